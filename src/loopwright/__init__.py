@@ -1,0 +1,62 @@
+"""Loopwright: one model, one scoring path, four ways to deploy it, and one ledger that remembers everything.
+
+The public names below are imported when they are first used, so that ``import loopwright`` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loopwright.config import Config, Project
+    from loopwright.deploy.online.client import Client, label
+    from loopwright.lineage import dataset, labelled, trace
+    from loopwright.pipelines import pipeline, step
+    from loopwright.records import ModelVersion, Signature
+    from loopwright.registry import register
+    from loopwright.scoring import load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Client",
+    "Config",
+    "ModelVersion",
+    "Project",
+    "Signature",
+    "dataset",
+    "label",
+    "labelled",
+    "load",
+    "pipeline",
+    "register",
+    "step",
+    "trace",
+]
+
+_HOMES = {
+    "Client": "loopwright.deploy.online.client",
+    "Config": "loopwright.config",
+    "ModelVersion": "loopwright.records",
+    "Project": "loopwright.config",
+    "Signature": "loopwright.records",
+    "dataset": "loopwright.lineage",
+    "label": "loopwright.deploy.online.client",
+    "labelled": "loopwright.lineage",
+    "load": "loopwright.scoring",
+    "pipeline": "loopwright.pipelines",
+    "register": "loopwright.registry",
+    "step": "loopwright.pipelines",
+    "trace": "loopwright.lineage",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(
+            f"module 'loopwright' has no attribute {name!r}. Public names: {', '.join(__all__)}"
+        )
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

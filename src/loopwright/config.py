@@ -1,0 +1,503 @@
+"""`loopwright.toml`: the loop, declared and checked; and the project folder it lives in.
+
+Every key is typed. A wrong one is reported with the file, the line, the key and what would be right. The same objects
+can be built in Python: ``Config(model={"bike": ModelConfig(pipeline="pipelines:train", target="count")})``.
+"""
+
+import os
+import re
+import tomllib
+import typing
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from loopwright.errors import Denied, InvalidConfig, NotFound, listing, nearest
+from loopwright.records import Mode
+
+__all__ = [
+    "BudgetConfig",
+    "Config",
+    "DeploymentConfig",
+    "DriftConfig",
+    "GateConfig",
+    "KpiConfig",
+    "ModelConfig",
+    "MonitorConfig",
+    "PerformanceConfig",
+    "Project",
+    "ReleaseConfig",
+    "ServingConfig",
+    "parse_duration",
+]
+
+FILE = "loopwright.toml"
+STATE = ".loopwright"
+#: Points every command and every part of the system at one project folder.
+PROJECT_VARIABLE = "LOOPWRIGHT_PROJECT"
+
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d|w)\s*$")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB)\s*$")
+_BYTES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+#: Metrics of one window or one gate, and which way is better.
+METRICS: dict[str, Literal["higher", "lower"]] = {
+    "accuracy": "higher",
+    "f1": "higher",
+    "log_loss": "lower",
+    "mae": "lower",
+    "rmse": "lower",
+}
+#: Per-row losses a release can compare; lower is better.
+LOSSES = ("error", "absolute_error", "squared_error", "log_loss")
+
+
+def parse_duration(text: str | timedelta) -> timedelta:
+    """Read a span such as ``"10s"``, ``"5m"``, ``"2h"`` or ``"7d"``.
+
+    Raises
+    ------
+    ValueError
+        The text is no positive number with one of the units ms, s, m, h, d, w.
+    """
+    if isinstance(text, timedelta):
+        return text
+    match = _DURATION.match(str(text))
+    if not match or float(match[1]) <= 0:
+        raise ValueError(
+            f"{text!r} is no duration: write a number and a unit, such as '30s', '5m', '2h' or '7d'"
+        )
+    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+
+
+def _parse_size(text: str | int) -> int:
+    if isinstance(text, int):
+        return text
+    match = _SIZE.match(text)
+    if not match:
+        raise ValueError(f"{text!r} is no size: write a number and a unit, such as '500kB' or '5MB'")
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
+def _check_cron(text: str) -> str:
+    if len(text.split()) != 5:
+        raise ValueError(
+            f"{text!r} is no cron expression: it has five fields, such as '0 2 * * *' (02:00 each day)"
+        )
+    return text
+
+
+def _check_trigger(text: str) -> str:
+    kind, _, rest = (part.strip() for part in text.partition(":"))
+    if kind == "schedule":
+        _check_cron(rest)
+    elif kind == "labels":
+        if not rest.isdigit() or int(rest) < 1:
+            raise ValueError(f"{text!r}: write how many new labels start a training, such as 'labels: 5000'")
+    elif kind not in {"performance", "kpi"} or rest:
+        raise ValueError(
+            f"{text!r} is no trigger. Valid: 'performance', 'kpi', 'schedule: <cron>', 'labels: <number>'. "
+            "Drift only proposes a training and cannot be listed here"
+        )
+    return text
+
+
+def _check_entrypoint(text: str) -> str:
+    module, _, attribute = text.partition(":")
+    if not module or not attribute.isidentifier():
+        raise ValueError(f"{text!r} is no pipeline: write '<module>:<function>', such as 'pipelines:train'")
+    return text
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(_parse_size)]
+Cron = Annotated[str, AfterValidator(_check_cron)]
+Trigger = Annotated[str, AfterValidator(_check_trigger)]
+Entrypoint = Annotated[str, AfterValidator(_check_entrypoint)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ProjectConfig(_Section):
+    """`[project]`: what the project is called."""
+
+    name: str = ""
+
+
+class ServingConfig(_Section):
+    """`[serving]`: the processes behind all online deployments.
+
+    `port` 0 takes a free one, once, and keeps it. `durability` says what an acknowledged prediction survives:
+    `process` a killed process, `power` a power cut (each group is synced to the disk before the answer).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=64)
+    durability: Literal["process", "power"] = "process"
+    max_body: Size = 16 * 1000**2
+
+
+class GateConfig(_Section):
+    """`gate`: what a candidate must show before it may be released.
+
+    The candidate's loss may exceed the champion's by at most `margin` (upper 95 % bound, on the same rows); `slices`
+    are columns within whose values it may not be clearly worse either.
+    """
+
+    metric: str = ""
+    better: Literal["higher", "lower"] | None = None
+    margin: float = Field(default=0.02, ge=0)
+    slices: tuple[str, ...] = ()
+    rows: int = Field(default=2000, ge=10)
+
+    @pydantic.field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str) -> str:
+        if value and value not in METRICS:
+            raise ValueError(f"{value!r} is no metric. Valid: {listing(METRICS)}")
+        return value
+
+
+class ModelConfig(_Section):
+    """`[model.<name>]`: which pipeline trains it and what it predicts."""
+
+    pipeline: Entrypoint | None = None
+    target: str
+    gate: GateConfig = GateConfig()
+
+
+class ReleaseConfig(_Section):
+    """`release`: how a candidate replaces the champion of a deployment.
+
+    `steps` are percentages of entities. `metric` is the loss per row; `margin` is in its unit.
+    """
+
+    strategy: Literal["canary"] = "canary"
+    steps: tuple[Annotated[float, Field(gt=0, le=50)], ...] = (1, 5, 25, 50)
+    metric: str = ""
+    margin: float = Field(default=0.02, gt=0)
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    step_rows: int = Field(default=50, ge=1)
+    max_age: Duration = timedelta(days=7)
+
+    @pydantic.field_validator("metric")
+    @classmethod
+    def _known_loss(cls, value: str) -> str:
+        if value and value not in LOSSES:
+            raise ValueError(f"{value!r} is no loss per row. Valid: {listing(LOSSES)}")
+        return value
+
+    @pydantic.field_validator("steps")
+    @classmethod
+    def _rising(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or list(value) != sorted(set(value)):
+            raise ValueError(f"steps must rise, such as [1, 5, 25, 50]; got {list(value)}")
+        return value
+
+
+class BudgetConfig(_Section):
+    """`budget`: what an edge bundle may cost."""
+
+    size: Size = 50 * 1000**2
+    accuracy_drop: float = Field(default=0.005, ge=0)
+
+
+class DeploymentConfig(_Section):
+    """`[deployment.<name>]`: one model, deployed in one mode.
+
+    `entity` names the input field that identifies a user or device, for the sticky assignment to variants; without
+    it each request is its own entity. `key` names the column that identifies a row of a batch source or a message.
+    """
+
+    model: str
+    mode: Mode
+    source: str | None = None
+    sink: str | None = None
+    schedule: Cron | None = None
+    release: ReleaseConfig = ReleaseConfig()
+    entity: str | None = None
+    key: str | None = None
+    target: Literal["onnx", "web", "litert"] = "onnx"
+    budget: BudgetConfig = BudgetConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = {Mode.batch: ("source", "sink"), Mode.stream: ("source", "sink")}.get(self.mode, ())
+        missing = [key for key in needed if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"a {self.mode} deployment needs {listing(missing)}")
+        if self.mode is Mode.edge and self.target != "onnx":
+            raise ValueError(f"the edge target {self.target!r} is not built yet. Valid today: 'onnx'")
+        return self
+
+
+class PerformanceConfig(_Section):
+    """`performance`: the metric over labelled predictions, and when it is too bad.
+
+    Without `worse_than` the limit is the value at training time, worsened by `margin` (a share of it).
+    Rows younger than `label_delay` are not judged: their labels may still be on the way.
+    """
+
+    metric: str = ""
+    worse_than: float | None = None
+    margin: float = Field(default=0.1, gt=0)
+    label_delay: Duration = timedelta(seconds=0.001)
+    min_rows: int = Field(default=30, ge=5)
+
+    @pydantic.field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str) -> str:
+        if value and value not in METRICS:
+            raise ValueError(f"{value!r} is no metric. Valid: {listing(METRICS)}")
+        return value
+
+
+class DriftConfig(_Section):
+    """`drift`: which inputs are compared with the reference window, and from which effect on."""
+
+    floor: float = Field(default=0.1, gt=0)
+    fdr: float = Field(default=0.05, gt=0, lt=0.5)
+    columns: tuple[str, ...] = ()
+    min_rows: int = Field(default=100, ge=20)
+
+
+class KpiConfig(_Section):
+    """`kpi.<name>`: one number of the product, by SQL over `predictions`, and its target."""
+
+    sql: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+
+class MonitorConfig(_Section):
+    """`[monitor.<model>]`: what is watched, in which windows, and what starts a training."""
+
+    window: Duration = timedelta(hours=1)
+    performance: PerformanceConfig = PerformanceConfig()
+    drift: DriftConfig = DriftConfig()
+    kpi: dict[str, KpiConfig] = {}
+    retrain_on: tuple[Trigger, ...] = ()
+    cooldown: Duration = timedelta(hours=1)
+
+
+class Config(_Section):
+    """All of `loopwright.toml`."""
+
+    project: ProjectConfig = ProjectConfig()
+    serving: ServingConfig = ServingConfig()
+    model: dict[str, ModelConfig] = {}
+    deployment: dict[str, DeploymentConfig] = {}
+    monitor: dict[str, MonitorConfig] = {}
+
+    @pydantic.model_validator(mode="after")
+    def _linked(self) -> Self:
+        for name, deployment in self.deployment.items():
+            if deployment.model not in self.model:
+                raise ValueError(
+                    f"[deployment.{name}] names the model {deployment.model!r}, which has no [model.{deployment.model}]. "
+                    f"Known models: {listing(self.model)}"
+                )
+        for name in self.monitor:
+            if name not in self.model:
+                raise ValueError(
+                    f"[monitor.{name}] watches a model that has no [model.{name}]. Known models: {listing(self.model)}"
+                )
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and check a `loopwright.toml`.
+
+        Raises
+        ------
+        InvalidConfig
+            Not TOML, an unknown key, or a value of the wrong type or range; all problems of the file in one message.
+        NotFound
+            There is no such file.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise NotFound(
+                f"There is no {path}.", hint="loopwright init my-project   (or change into a project folder)"
+            ) from None
+        except (PermissionError, UnicodeDecodeError) as error:
+            raise Denied(f"{path} cannot be read: {error}.") from error
+        try:
+            return cls.model_validate(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidConfig(f"{path} is not valid TOML: {error}.") from error
+        except pydantic.ValidationError as error:
+            problems = [_describe(problem, text, path.name) for problem in error.errors()]
+            raise InvalidConfig(
+                "\n".join(problems), hint=f"edit {path}, then: loopwright status", file=str(path)
+            ) from error
+
+
+def _line_of(text: str, location: tuple[str | int, ...]) -> int | None:
+    """Find the line of a key: below its table's header, or inside the line that starts its inline table."""
+    keys = [str(key) for key in location]
+    table: list[str] = []
+    best: tuple[int, int] | None = None
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        header = re.match(r"^\[+\s*([^\]]+?)\s*\]+", line)
+        if header:
+            table = [part.strip().strip("\"'") for part in header[1].split(".")]
+            depth = len(table) if keys[: len(table)] == table else 0
+        else:
+            name = re.match(r"^([A-Za-z0-9_.\"'-]+)\s*=", line)
+            path = table + ([part.strip("\"'") for part in name[1].split(".")] if name else [])
+            depth = len(path) if name and keys[: len(path)] == path else 0
+        if depth and (best is None or depth > best[0]):
+            best = (depth, number)
+    return best[1] if best else None
+
+
+def _fields_at(location: tuple[str | int, ...]) -> list[str]:
+    """Return the keys that are valid at a place of the configuration."""
+    kind: Any = Config
+    for key in location:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            field = kind.model_fields.get(str(key))
+            kind = field.annotation if field else None
+        elif typing.get_origin(kind) is dict:
+            kind = typing.get_args(kind)[1]
+    return sorted(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _describe(problem: Any, text: str, file: str) -> str:
+    location = tuple(problem["loc"])
+    line = _line_of(text, location)
+    place = f"{file}:{line}" if line else file
+    key = ".".join(str(part) for part in location) or "(whole file)"
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        close = nearest(str(location[-1]), known)
+        guess = f"Did you mean {close!r}? " if close else ""
+        return f"{place}: unknown key {key!r}. {guess}Known here: {listing(known, most=20)}."
+    if problem["type"] == "missing":
+        return f"{place}: the key {key!r} is missing."
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{place}: {key}: {message}."
+    return f"{place}: {key} = {problem['input']!r}: {message}."
+
+
+class Project:
+    """A project folder: its configuration and the places of its state.
+
+    Parameters
+    ----------
+    root
+        The folder that holds `loopwright.toml`.
+    config
+        The configuration, when it is built in Python instead of read from the file.
+    """
+
+    def __init__(self, root: Path | str, config: Config | None = None) -> None:
+        self.root = Path(root).resolve()
+        self.config = config if config is not None else Config.read(self.root / FILE)
+
+    def __repr__(self) -> str:
+        return f"Project({str(self.root)!r})"
+
+    @classmethod
+    def find(cls, start: Path | str | None = None) -> Self:
+        """Find the project: `LOOPWRIGHT_PROJECT`, else the nearest folder upwards with a `loopwright.toml`.
+
+        Raises
+        ------
+        NotFound
+            No folder from `start` up to the root of the file system is a project.
+        """
+        given = os.environ.get(PROJECT_VARIABLE)
+        if start is None and given:
+            return cls(given)
+        here = Path(start or Path.cwd()).resolve()
+        for folder in (here, *here.parents):
+            if (folder / FILE).is_file():
+                return cls(folder)
+        raise NotFound(
+            f"There is no {FILE} in {here} or above it.", hint="loopwright init my-project && cd my-project"
+        )
+
+    @property
+    def name(self) -> str:
+        """The project's name: `[project] name`, else the folder's."""
+        return self.config.project.name or self.root.name
+
+    @property
+    def state(self) -> Path:
+        """The folder of the embedded state, made on first use.
+
+        Raises
+        ------
+        Denied
+            The project folder cannot be written to.
+        """
+        path = self.root / STATE
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Denied(
+                f"{path} cannot be made: {error.strerror}.",
+                valid="The project folder must be writable by this user.",
+                hint=f"ls -ld {self.root}",
+            ) from error
+        return path
+
+    @property
+    def ledger_url(self) -> str:
+        """The SQLAlchemy URL of the ledger; the environment variable `LOOPWRIGHT_LEDGER` goes first."""
+        return os.environ.get("LOOPWRIGHT_LEDGER") or f"sqlite:///{self.state / 'ledger.db'}"
+
+    @property
+    def predictions(self) -> Path:
+        """The root of the prediction log."""
+        return self.state / "predictions"
+
+    @property
+    def labels(self) -> Path:
+        """The root of the label log."""
+        return self.state / "labels"
+
+    @property
+    def datasets(self) -> Path:
+        """The root of the dataset snapshots, addressed by digest."""
+        return self.state / "datasets"
+
+    @property
+    def artifacts(self) -> Path:
+        """The root of the MLflow artifacts."""
+        return self.state / "tracking" / "artifacts"
+
+    @property
+    def run(self) -> Path:
+        """Pids, ports and logs of the running parts."""
+        return self.state / "run"
+
+    def scorer(self, model: str, version: int) -> Path:
+        """Return the folder of one version's prepared scorer."""
+        return self.state / "scorers" / model / str(version)
+
+    def model(self, name: str) -> ModelConfig:
+        """Return the configuration of one model, or raise `NotFound` with the known names."""
+        if name not in self.config.model:
+            raise NotFound.among("model", name, self.config.model, hint=f"add [model.{name}] to {FILE}")
+        return self.config.model[name]
+
+    def deployment(self, name: str) -> DeploymentConfig:
+        """Return the configuration of one deployment, or raise `NotFound` with the known names."""
+        if name not in self.config.deployment:
+            raise NotFound.among(
+                "deployment", name, self.config.deployment, hint=f"add [deployment.{name}] to {FILE}"
+            )
+        return self.config.deployment[name]

@@ -1,0 +1,18 @@
+"""Create the tables of events and of current state."""
+
+from alembic import op
+
+from loopwright.ledger.schema import metadata
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Create both tables."""
+    metadata.create_all(op.get_bind())
+
+
+def downgrade() -> None:
+    """Drop both tables."""
+    metadata.drop_all(op.get_bind())

@@ -1,0 +1,242 @@
+"""Where the running parts of a project are, and how a command gets those it needs.
+
+A part is one process of the system: the local server, the runner, a serving worker, the controller, the console. The
+supervisor starts and watches them and writes what runs where to ``.loopwright/run/parts.json``; everybody else only
+reads it, here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+
+from loopwright.config import PROJECT_VARIABLE, Project
+from loopwright.errors import Unavailable, listing
+
+__all__ = [
+    "ALL",
+    "Part",
+    "alive",
+    "beat",
+    "connect",
+    "ensure",
+    "follow_supervisor",
+    "mlflow_url",
+    "prefect_url",
+    "read",
+    "supervisor",
+    "url",
+    "wanted",
+    "write",
+]
+
+#: Every kind of part, in the order in which they are started. `stream` runs only where a stream is declared.
+ALL = ("server", "serving", "runner", "stream", "controller", "console")
+#: Set for a part's process by the supervisor: the part's own name.
+PART_VARIABLE = "LOOPWRIGHT_PART"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One running part. `created` is the process's start time, which tells a reused pid from the real one."""
+
+    name: str
+    pid: int
+    created: float
+    url: str = ""
+    state: str = "starting"
+    restarts: int = 0
+
+
+def _write_json(project: Project, name: str, body: Any) -> None:
+    project.run.mkdir(parents=True, exist_ok=True)
+    temporary = project.run / f".{name}.{os.getpid()}"
+    temporary.write_text(json.dumps(body, indent=1))
+    temporary.replace(project.run / name)
+
+
+def _read_json(project: Project, name: str) -> Any:
+    try:
+        return json.loads((project.run / name).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def read(project: Project) -> dict[str, Part]:
+    """Return the parts as the supervisor last wrote them, by name; a part may have died since: see `alive`."""
+    return {name: Part(**facts) for name, facts in (_read_json(project, "parts.json") or {}).items()}
+
+
+def write(project: Project, parts: dict[str, Part]) -> None:
+    """Replace the table of parts. Only the supervisor calls this."""
+    _write_json(project, "parts.json", {name: asdict(part) for name, part in parts.items()})
+
+
+def alive(part: Part) -> bool:
+    """Whether the part's process still runs and is the same process."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(part.pid)
+        return abs(process.create_time() - part.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def supervisor(project: Project) -> Part | None:
+    """Return the project's running supervisor, or None."""
+    facts = _read_json(project, "supervisor.json")
+    part = Part(**facts) if facts else None
+    return part if part and alive(part) else None
+
+
+def wanted(project: Project) -> tuple[str, ...]:
+    """Return which kinds of part the supervisor is asked to keep running."""
+    names = _read_json(project, "wanted.json") or []
+    return tuple(name for name in ALL if name in names)
+
+
+def ask(project: Project, names: tuple[str, ...]) -> None:
+    """Ask the supervisor, running or about to start, to keep these kinds of part running."""
+    _write_json(project, "wanted.json", list(names))
+
+
+def ready(project: Project, *names: str) -> bool:
+    """Whether at least one part of each kind is up, and all of that kind that are known are ready."""
+    parts = read(project)
+    for name in names:
+        mine = [part for part in parts.values() if part.name == name or part.name.startswith(f"{name}-")]
+        if not mine or not all(part.state == "ready" and alive(part) for part in mine):
+            return False
+    return True
+
+
+def start(project: Project, *names: str) -> None:
+    """Make sure that a supervisor runs in the background and is asked for these parts; do not wait for them."""
+    running = supervisor(project)
+    already = wanted(project) if running else ()
+    ask(project, tuple(dict.fromkeys((*already, *names))))
+    if running:
+        return
+    log = project.run / "logs" / "supervisor.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        subprocess.Popen(
+            [sys.executable, "-m", "loopwright.supervisor"],
+            cwd=project.root,
+            env=os.environ | {PROJECT_VARIABLE: str(project.root)},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in the terminal that happened to start it must not stop it
+        )
+
+
+def ensure(project: Project, *names: str, wait_s: float = 120.0) -> None:
+    """Have these parts running, starting them in the background when they are not, and wait until they are ready.
+
+    Raises
+    ------
+    Unavailable
+        A part did not become ready within `wait_s` seconds, or its supervisor gave up; the message ends with the
+        last lines of its log.
+    """
+    if supervisor(project) and ready(project, *names):
+        return
+    print(f"Starting {listing(names)} of project {project.name} in the background ...", file=sys.stderr)  # noqa: T201
+    start(project, *names)
+    until = time.monotonic() + wait_s
+    started = time.monotonic()
+    while not ready(project, *names):
+        failed = [part.name for part in read(project).values() if part.state == "failed"]
+        gone = supervisor(project) is None and time.monotonic() - started > 10
+        if failed or gone or time.monotonic() > until:
+            name = failed[0] if failed else ("supervisor" if gone else names[0])
+            raise Unavailable(
+                f"{name} did not become ready within {time.monotonic() - started:.0f} s.\n{tail(project, name)}",
+                hint="loopwright status",
+                part=name,
+            )
+        time.sleep(0.1)
+
+
+def tail(project: Project, name: str, lines: int = 15) -> str:
+    """Return the last lines of a part's log."""
+    candidates = sorted((project.run / "logs").glob(f"{name}*.log"))
+    if not candidates:
+        return ""
+    text = candidates[0].read_bytes()[-20_000:].decode(errors="replace")
+    return f"The last lines of {candidates[0]}:\n" + "\n".join(text.splitlines()[-lines:])
+
+
+def url(project: Project, name: str) -> str:
+    """Return the address of a part, such as ``http://127.0.0.1:8420``.
+
+    Raises
+    ------
+    Unavailable
+        The part is not running.
+    """
+    parts = read(project)
+    for part in parts.values():
+        if (part.name == name or part.name.startswith(f"{name}-")) and part.url and alive(part):
+            return part.url
+    raise Unavailable(f"The part {name!r} of project {project.name} is not running.", hint="loopwright up")
+
+
+def mlflow_url(project: Project) -> str:
+    """Return the MLflow tracking URI: ``MLFLOW_TRACKING_URI`` where it is set, else the local server's."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{url(project, 'server')}/mlflow"
+
+
+def prefect_url(project: Project) -> str:
+    """Return the Prefect API URL: ``PREFECT_API_URL`` where it is set, else the local server's."""
+    return os.environ.get("PREFECT_API_URL") or f"{url(project, 'server')}/prefect/api"
+
+
+def connect(project: Project) -> None:
+    """Point MLflow and Prefect in this process at the project's servers, starting the local one when needed.
+
+    Must run before either is imported. Variables that are set already win, so that a team's own servers are used.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_HOME", str(project.state / "prefect"))
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    if not (os.environ.get("MLFLOW_TRACKING_URI") and os.environ.get("PREFECT_API_URL")):
+        ensure(project, "server")
+    os.environ.setdefault("MLFLOW_TRACKING_URI", mlflow_url(project))
+    os.environ.setdefault("MLFLOW_REGISTRY_URI", os.environ["MLFLOW_TRACKING_URI"])
+    os.environ.setdefault("PREFECT_API_URL", prefect_url(project))
+
+
+def beat(project: Project, name: str) -> None:
+    """Say that a part without an HTTP interface is alive and working."""
+    project.run.mkdir(parents=True, exist_ok=True)
+    (project.run / f"{name}.beat").touch()
+
+
+def follow_supervisor() -> None:
+    """Stop this process when its supervisor dies, so that no part is left behind alone.
+
+    Works by watching the parent's pid: a part is a direct child of its supervisor, and is given to another parent
+    when that one is gone. Does nothing in a process that no supervisor started.
+    """
+    if PART_VARIABLE not in os.environ:
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="follow-supervisor", daemon=True).start()
