@@ -351,7 +351,8 @@ def _line_of(text: str, location: tuple[str | int, ...]) -> int | None:
         header = re.match(r"^\[+\s*([^\]]+?)\s*\]+", line)
         if header:
             table = [part.strip().strip("\"'") for part in header[1].split(".")]
-            depth = len(table) if keys[: len(table)] == table else 0
+            shared = min(len(table), len(keys))
+            depth = shared if keys[:shared] == table[:shared] else 0
         else:
             name = re.match(r"^([A-Za-z0-9_.\"'-]+)\s*=", line)
             path = table + ([part.strip("\"'") for part in name[1].split(".")] if name else [])

@@ -1,0 +1,69 @@
+"""What all commands share: the project option, ``--json``, and tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from loopwright.config import Project
+
+__all__ = ["Common", "console", "emit", "emit_table", "when"]
+
+console = Console()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options of every command."""
+
+    project: Annotated[
+        Path | None, Parameter(help="The project folder; else the one around the working folder.")
+    ] = None
+    json: Annotated[bool, Parameter(help="Print JSON for programs.", negative="")] = False
+
+    def open(self) -> Project:
+        """Find the project these options point to."""
+        return Project(self.project) if self.project else Project.find()
+
+
+COMMON = Common()
+
+
+def emit(value: Any) -> None:
+    """Print a record or a list of records as JSON."""
+    print(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())  # noqa: T201
+
+
+def emit_table(title: str, rows: Sequence[Mapping[str, Any]], *, empty: str) -> None:
+    """Print rows as a table; `empty` is said instead when there are none, and should name the next command."""
+    if not rows:
+        console.print(empty, soft_wrap=True)
+        return
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name, value in rows[0].items():
+        table.add_column(name, justify="right" if isinstance(value, int | float) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, datetime):
+        return when(value)
+    return str(value)
+
+
+def when(moment: datetime) -> str:
+    """Show a moment in the reader's own time zone."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

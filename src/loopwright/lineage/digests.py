@@ -1,0 +1,27 @@
+"""SHA-256 of files and of folders: what a stored thing is checked against later."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+__all__ = ["digest_of", "file_digest"]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, 64 lowercase hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(folder: Path) -> str:
+    """Return one SHA-256 over all files of a folder, 64 lowercase hex digits.
+
+    The hash runs over one line ``<relative path>\\0<SHA-256 of the file>\\n`` per file, sorted by relative path with
+    forward slashes. Names, contents and nesting count; times, permissions and empty folders do not.
+    """
+    total = hashlib.sha256()
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    for name in sorted(files):
+        total.update(f"{name}\0{file_digest(files[name])}\n".encode())
+    return total.hexdigest()

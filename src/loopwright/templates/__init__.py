@@ -1,0 +1,62 @@
+"""The project files that `loopwright init` and `loopwright demo` write: folders of plain files with ``$name`` fields."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from string import Template
+
+from loopwright.errors import NotFound
+
+__all__ = ["write"]
+
+HOME = Path(__file__).parent
+SUFFIX = ".template"
+
+
+def write(template: str, root: Path, values: Mapping[str, str]) -> list[Path]:
+    """Write the files of a template below `root` and return their paths.
+
+    Parameters
+    ----------
+    template
+        ``starter``, ``digits`` or ``table``.
+    values
+        What replaces each ``$name`` of the files.
+
+    Raises
+    ------
+    NotFound
+        There is no such template.
+    KeyError
+        A field of the template is missing in `values`.
+    """
+    source = HOME / template
+    if not source.is_dir():
+        raise NotFound.among(
+            "template", template, sorted(path.name for path in HOME.iterdir() if path.is_dir())
+        )
+    written = []
+    for path in sorted(source.rglob(f"*{SUFFIX}")):
+        relative = str(path.relative_to(source)).removesuffix(SUFFIX).replace("dot_", ".")
+        target = root / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(Template(path.read_text(encoding="utf-8")).substitute(values), encoding="utf-8")
+        written.append(target)
+    make = DATA.get(template)
+    if make:
+        written.append(make(root))
+    return written
+
+
+def _wine(root: Path) -> Path:
+    """Write the wine data that is bundled with scikit-learn (178 wines, 13 measurements, 3 growers) as a CSV file."""
+    from sklearn.datasets import load_wine
+
+    path = root / "data" / "wine.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame = load_wine(as_frame=True).frame
+    frame.columns = [name.replace("/", "_per_") for name in frame.columns]
+    frame.rename(columns={"target": "grower"}).to_csv(path, index=False)
+    return path
+
+
+DATA: dict[str, Callable[[Path], Path]] = {"starter": _wine}
