@@ -14,9 +14,9 @@ app = cyclopts.App(name="alert", help="List alerts.")
 def list_(*, common: Common = COMMON) -> None:
     """List alerts, open ones first.
 
-    Examples
-    --------
-    loopwright alert list
+    For example:
+
+        loopwright alert list
     """
     from loopwright.ledger import Ledger
 

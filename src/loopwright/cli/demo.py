@@ -29,10 +29,10 @@ def demo(
 
     Real handwritten digits by default. The exit code is 0 only when every stage really happened.
 
-    Examples
-    --------
-    loopwright demo
-    loopwright demo --exit --data bikes.csv --target cnt --drop casual,registered,instant
+    For example:
+
+        loopwright demo
+        loopwright demo --exit --data bikes.csv --target cnt --drop casual,registered,instant
     """
     from loopwright.demo import run
 

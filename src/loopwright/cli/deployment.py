@@ -15,9 +15,9 @@ app = cyclopts.App(name="deployment", help="Start, look at and roll back deploym
 def start(name: str, /, *, version: int | None = None, common: Common = COMMON) -> None:
     """Put a model version into service; the champion unless a version is named, the newest when there is none.
 
-    Examples
-    --------
-    loopwright deployment start digits-api --version 2
+    For example:
+
+        loopwright deployment start digits-api --version 2
     """
     from loopwright import parts
     from loopwright.deploy import base
@@ -32,9 +32,9 @@ def start(name: str, /, *, version: int | None = None, common: Common = COMMON) 
 def rollback(name: str, /, *, common: Common = COMMON) -> None:
     """Go back to the version that served before, at once.
 
-    Examples
-    --------
-    loopwright deployment rollback digits-api
+    For example:
+
+        loopwright deployment rollback digits-api
     """
     from loopwright import parts
     from loopwright.deploy import base
@@ -48,9 +48,9 @@ def rollback(name: str, /, *, common: Common = COMMON) -> None:
 def run(name: str, /, *, common: Common = COMMON) -> None:
     """Run a batch deployment now: each row of its source is scored once, also after a crash.
 
-    Examples
-    --------
-    loopwright deployment run demand-nightly
+    For example:
+
+        loopwright deployment run demand-nightly
     """
     from rich.progress import Progress
 
@@ -77,9 +77,9 @@ def run(name: str, /, *, common: Common = COMMON) -> None:
 def list_(*, common: Common = COMMON) -> None:
     """List the declared deployments and what each serves now.
 
-    Examples
-    --------
-    loopwright deployment list
+    For example:
+
+        loopwright deployment list
     """
     from loopwright.ledger import Ledger
 

@@ -17,9 +17,9 @@ def bundle(
 ) -> None:
     """Write a signed bundle: the model, its manifest, golden rows and a predictor of a few lines.
 
-    Examples
-    --------
-    loopwright edge bundle digits-edge --out digits.tar.gz
+    For example:
+
+        loopwright edge bundle digits-edge --out digits.tar.gz
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ def bundle(
 def verify(bundle: Path, /, *, json: bool = False) -> None:
     """Check a bundle's signature, hashes and expiry, and score its golden rows.
 
-    Examples
-    --------
-    loopwright edge verify digits.tar.gz
+    For example:
+
+        loopwright edge verify digits.tar.gz
     """
     from loopwright.deploy import edge
 

@@ -11,9 +11,9 @@ __all__ = ["init"]
 def init(name: str, /) -> None:
     """Write a new project that runs: a pipeline on real data, a deployment in each mode, a monitor.
 
-    Examples
-    --------
-    loopwright init my-project
+    For example:
+
+        loopwright init my-project
 
     Parameters
     ----------

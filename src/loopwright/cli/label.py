@@ -9,9 +9,9 @@ __all__ = ["label"]
 def label(prediction_id: str, actual: str, /, *, common: Common = COMMON) -> None:
     """Hand in what turned out to be true for one prediction; a later label corrects an earlier one.
 
-    Examples
-    --------
-    loopwright label 0192f3... 7
+    For example:
+
+        loopwright label 0192f3... 7
     """
     from loopwright.deploy.online.client import label as send
 

@@ -8,9 +8,9 @@ __all__ = ["maturity"]
 def maturity(*, common: Common = COMMON) -> None:
     """Compute the MLOps maturity level, 0 to 4, from what the ledger shows; each missing fact names its command.
 
-    Examples
-    --------
-    loopwright maturity
+    For example:
+
+        loopwright maturity
     """
     from loopwright import maturity as assessment
     from loopwright.ledger import Ledger

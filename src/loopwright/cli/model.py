@@ -13,9 +13,9 @@ app = cyclopts.App(name="model", help="Register, list and promote model versions
 def register(model: str, run_id: str, /, *, common: Common = COMMON) -> None:
     """Register the model that a run logged, as the register button in the MLflow page does.
 
-    Examples
-    --------
-    loopwright model register digits 3f0c9a...
+    For example:
+
+        loopwright model register digits 3f0c9a...
     """
     from loopwright import parts, registry
 
@@ -34,9 +34,9 @@ def register(model: str, run_id: str, /, *, common: Common = COMMON) -> None:
 def list_(model: str | None = None, /, *, common: Common = COMMON) -> None:
     """List the versions of one model, or of all models of the project.
 
-    Examples
-    --------
-    loopwright model list digits
+    For example:
+
+        loopwright model list digits
     """
     from loopwright import parts, registry
 
@@ -70,9 +70,9 @@ def list_(model: str | None = None, /, *, common: Common = COMMON) -> None:
 def show(model: str, version: str = "champion", /, *, common: Common = COMMON) -> None:
     """Show one version: by number or by alias.
 
-    Examples
-    --------
-    loopwright model show digits champion
+    For example:
+
+        loopwright model show digits champion
     """
     from loopwright import parts, registry
 
@@ -85,9 +85,9 @@ def show(model: str, version: str = "champion", /, *, common: Common = COMMON) -
 def promote(model: str, version: int, /, *, alias: str = "champion", common: Common = COMMON) -> None:
     """Give a version an alias, `champion` unless another is named. Deployments are changed by releases.
 
-    Examples
-    --------
-    loopwright model promote digits 3
+    For example:
+
+        loopwright model promote digits 3
     """
     from loopwright import parts, registry
 

@@ -12,9 +12,9 @@ def parity(model: str, /, *, version: int | None = None, rows: int = 200, common
 
     The exit code is 1 when a mode answers differently.
 
-    Examples
-    --------
-    loopwright parity digits --rows 500
+    For example:
+
+        loopwright parity digits --rows 500
     """
     from loopwright import parts
     from loopwright.deploy.parity import parity as measure

@@ -23,10 +23,10 @@ def up(
 
     A second `up` says what is running already and where, and leaves it alone.
 
-    Examples
-    --------
-    loopwright up
-    loopwright up --detach && loopwright status
+    For example:
+
+        loopwright up
+        loopwright up --detach && loopwright status
     """
     from loopwright.supervisor import control
 
@@ -53,9 +53,9 @@ def up(
 def down(*, common: Common = COMMON) -> None:
     """Stop all parts of the project; nothing that was acknowledged is lost.
 
-    Examples
-    --------
-    loopwright down
+    For example:
+
+        loopwright down
     """
     from loopwright.supervisor import control
 
@@ -67,10 +67,10 @@ def down(*, common: Common = COMMON) -> None:
 def status(*, common: Common = COMMON) -> None:
     """Show the parts of the project: state, address, restarts and memory.
 
-    Examples
-    --------
-    loopwright status
-    loopwright status --json
+    For example:
+
+        loopwright status
+        loopwright status --json
     """
     _print(common.open(), common)
 

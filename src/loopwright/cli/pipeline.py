@@ -34,15 +34,15 @@ def run(
     /,
     *,
     parameter: Annotated[
-        tuple[str, ...], Parameter(name=["--parameter", "-p"], help="name=value; may be repeated.")
+        tuple[str, ...], Parameter(name=["--parameter", "-p"], help="name=value; may be repeated.", negative="")
     ] = (),
     common: Common = COMMON,
 ) -> None:
     """Run a pipeline here and now, tracked in MLflow and seen in Prefect.
 
-    Examples
-    --------
-    loopwright pipeline run pipelines:train -p depth=6
+    For example:
+
+        loopwright pipeline run pipelines:train -p depth=6
 
     Parameters
     ----------
@@ -69,9 +69,9 @@ def run(
 def list_(*, common: Common = COMMON) -> None:
     """List the newest pipeline runs.
 
-    Examples
-    --------
-    loopwright pipeline list
+    For example:
+
+        loopwright pipeline list
     """
     from loopwright.ledger import Ledger
     from loopwright.records import PipelineRun

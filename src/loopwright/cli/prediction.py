@@ -25,10 +25,10 @@ def list_(
 ) -> None:
     """List the newest predictions, or run a query over all of them.
 
-    Examples
-    --------
-    loopwright prediction list digits-api
-    loopwright prediction list --sql "select version, avg(actual = prediction) from predictions group by 1"
+    For example:
+
+        loopwright prediction list digits-api
+        loopwright prediction list --sql "select version, avg(actual = prediction) from predictions group by 1"
     """
     from loopwright.predictions import PredictionStore
 
@@ -47,9 +47,9 @@ def list_(
 def show(prediction_id: str, /, *, common: Common = COMMON) -> None:
     """Show one prediction with its inputs and its label, as JSON.
 
-    Examples
-    --------
-    loopwright prediction show 0192f3...
+    For example:
+
+        loopwright prediction show 0192f3...
     """
     from loopwright.predictions import PredictionStore
 

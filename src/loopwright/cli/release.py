@@ -26,10 +26,10 @@ def start(
 ) -> None:
     """Start a release: of a registered version, or without one of a new training.
 
-    Examples
-    --------
-    loopwright release start digits-api --version 4
-    loopwright release start digits-api --reason "new scanner"
+    For example:
+
+        loopwright release start digits-api --version 4
+        loopwright release start digits-api --reason "new scanner"
     """
     from loopwright import release
 
@@ -46,9 +46,9 @@ def start(
 def show(deployment: str, /, *, common: Common = COMMON) -> None:
     """Show the current or last release of a deployment, as JSON.
 
-    Examples
-    --------
-    loopwright release show digits-api
+    For example:
+
+        loopwright release show digits-api
     """
     from loopwright.errors import NotFound
     from loopwright.ledger import Ledger
@@ -67,9 +67,9 @@ def show(deployment: str, /, *, common: Common = COMMON) -> None:
 def list_(*, common: Common = COMMON) -> None:
     """List the decisions: what was promoted, rolled back or rejected, and why.
 
-    Examples
-    --------
-    loopwright release list
+    For example:
+
+        loopwright release list
     """
     from loopwright.ledger import Ledger
     from loopwright.records import DecisionRecord

@@ -13,9 +13,9 @@ app = cyclopts.App(name="run", help="Look at tracked runs.")
 def list_(*, common: Common = COMMON) -> None:
     """List the newest tracked runs with their metrics.
 
-    Examples
-    --------
-    loopwright run list
+    For example:
+
+        loopwright run list
     """
     from loopwright import parts, tracking
 

@@ -28,9 +28,9 @@ def send(
 ) -> None:
     """Send one message per JSON line to the source of a stream deployment.
 
-    Examples
-    --------
-    loopwright stream send demand-stream rows.jsonl --key id
+    For example:
+
+        loopwright stream send demand-stream rows.jsonl --key id
     """
     import msgspec
 
@@ -59,9 +59,9 @@ def send(
 def show(deployment: str, /, *, common: Common = COMMON) -> None:
     """Show how far a stream deployment is: messages waiting, answered and refused.
 
-    Examples
-    --------
-    loopwright stream show demand-stream
+    For example:
+
+        loopwright stream show demand-stream
     """
     from loopwright.deploy import stream
 

@@ -16,9 +16,9 @@ def trace(prediction_id: str, /, *, common: Common = COMMON) -> None:
 
     The exit code is 1 when a link is broken.
 
-    Examples
-    --------
-    loopwright trace 0192f3...
+    For example:
+
+        loopwright trace 0192f3...
     """
     from loopwright import lineage
 
