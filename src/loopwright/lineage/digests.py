@@ -15,9 +15,9 @@ def file_digest(path: Path) -> str:
 
 
 def digest_of(folder: Path) -> str:
-    """Return one SHA-256 over all files of a folder, 64 lowercase hex digits.
+    r"""Return one SHA-256 over all files of a folder, 64 lowercase hex digits.
 
-    The hash runs over one line ``<relative path>\\0<SHA-256 of the file>\\n`` per file, sorted by relative path with
+    The hash runs over one line ``<relative path>\0<SHA-256 of the file>\n`` per file, sorted by relative path with
     forward slashes. Names, contents and nesting count; times, permissions and empty folders do not.
     """
     total = hashlib.sha256()

@@ -70,7 +70,8 @@ def column_of(name: str, values: pa.ChunkedArray) -> Column:
         return Column(name, "datetime", required)
     if types.is_null(kind):
         raise InvalidInput(
-            f"The column {name!r} holds nothing but missing values.", hint=f"drop it: table.drop(columns=[{name!r}])"
+            f"The column {name!r} holds nothing but missing values.",
+            hint=f"drop it: table.drop(columns=[{name!r}])",
         )
     raise InvalidInput(
         f"The column {name!r} has the type {kind}, which cannot be a model's input.",

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ask", "class_array", "classes_of", "features_of", "final_step", "gives_probability", "supervised", "task_of"]
+__all__ = [
+    "ask",
+    "class_array",
+    "classes_of",
+    "features_of",
+    "final_step",
+    "gives_probability",
+    "supervised",
+    "task_of",
+]
 
 
 def final_step(model: Any) -> Any:
@@ -75,7 +84,8 @@ def classes_of(model: Any, predictions: NDArray[Any] | None = None) -> tuple[Sca
         classes = getattr(final_step(model), "classes_", None)
     if isinstance(classes, list):
         raise InvalidInput(
-            f"The model predicts {len(classes)} targets at once.", valid="A registered model predicts one column."
+            f"The model predicts {len(classes)} targets at once.",
+            valid="A registered model predicts one column.",
         )
     if classes is None and _is(model, "outlier_detector"):
         classes = [-1, 1]
@@ -145,7 +155,12 @@ def _underscored(name: str) -> str:
 
 
 def ask(
-    model: Any, rows: Any, classes: NDArray[Any] | None, *, probability: bool, labels_from_probability: bool = False
+    model: Any,
+    rows: Any,
+    classes: NDArray[Any] | None,
+    *,
+    probability: bool,
+    labels_from_probability: bool = False,
 ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
     """Ask a model for its predictions, shape (n,), and its class probabilities, shape (n, k) or None.
 

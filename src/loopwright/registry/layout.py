@@ -42,9 +42,7 @@ class Layout:
     @property
     def numeric(self) -> bool:
         """Whether every column is a number or a boolean."""
-        return all(np.dtype(field.dtype).kind in "biuf" for field in self.fields if _is_numpy(field.dtype)) and all(
-            _is_numpy(field.dtype) for field in self.fields
-        )
+        return all(field.dtype.startswith(("int", "uint", "float", "bool")) for field in self.fields)
 
     def rows(self, columns: Mapping[str, NDArray[Any]]) -> pd.DataFrame | NDArray[Any]:
         """Return the rows of `columns`, arrays of shape (n,), in the form the estimator was fitted on."""
@@ -57,10 +55,6 @@ class Layout:
         for position, field in enumerate(self.fields):
             matrix[:, position] = _marked(field, columns[field.name])
         return matrix
-
-
-def _is_numpy(dtype: str) -> bool:
-    return dtype.startswith(("int", "uint", "float", "bool"))
 
 
 def _marked(field: Field, values: NDArray[Any]) -> NDArray[Any]:
@@ -79,7 +73,8 @@ def _series(field: Field, values: NDArray[Any]) -> Any:
         return np.asarray(_marked(field, values), dtype=object)
     if str(values.dtype) == field.dtype:
         return values
-    return pd.Series(values).astype(field.dtype)
+    series: Any = pd.Series(values)
+    return series.astype(field.dtype)
 
 
 def layout_of(frame: pd.DataFrame, names: tuple[str, ...], container: Literal["frame", "matrix"]) -> Layout:

@@ -6,6 +6,7 @@ needs no sort and can be added up over windows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,15 @@ from loopwright.records import Signature, Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ColumnProfile", "Profile", "categorical_profile", "histogram", "numeric_profile", "profile_of", "read_profile"]
+__all__ = [
+    "ColumnProfile",
+    "Profile",
+    "categorical_profile",
+    "histogram",
+    "numeric_profile",
+    "profile_of",
+    "read_profile",
+]
 
 #: Bins of a numeric column with many values, cut at its quantiles.
 BINS = 20
@@ -156,24 +165,23 @@ def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _texts(values: NDArray[Any]) -> tuple[list[str], int]:
     """Return the present values as text, and how many are missing."""
     items = values.tolist()
-    texts = [str(item) for item in items if item is not None and item == item]  # noqa: PLR0124  (NaN is not itself)
+    texts = [str(item) for item in items if item is not None and item == item]
     return texts, len(items) - len(texts)
 
 
 def categorical_profile(name: str, values: NDArray[Any]) -> ColumnProfile:
     """Profile text, booleans or class labels, shape (n,): the 64 most frequent values and the rest."""
     texts, nulls = _texts(values)
-    found, counts = np.unique(np.array(texts, dtype=object), return_counts=True) if texts else ([], np.array([]))
-    order = np.argsort(-counts, kind="stable")[:CATEGORIES]
-    kept = [int(counts[position]) for position in order]
+    # Counter keeps the order of first appearance among equals, so the same data always give the same profile.
+    kept = Counter(texts).most_common(CATEGORIES)
     return ColumnProfile(
         name,
         "categorical",
         len(texts) + nulls,
         nulls,
-        counts=tuple(kept),
-        categories=tuple(str(found[position]) for position in order),
-        other=len(texts) - sum(kept),
+        counts=tuple(count for _, count in kept),
+        categories=tuple(text for text, _ in kept),
+        other=len(texts) - sum(count for _, count in kept),
     )
 
 

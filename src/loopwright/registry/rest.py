@@ -134,9 +134,7 @@ def search_versions(project: Project, model: str) -> list[dict[str, Any]]:
 
 def artifact_uri(project: Project, model: str, version: int) -> str:
     """Return where the files of a version lie, as MLflow writes it."""
-    found = _call(
-        project, "GET", "model-versions/get-download-uri", {"name": model, "version": str(version)}
-    )
+    found = _call(project, "GET", "model-versions/get-download-uri", {"name": model, "version": str(version)})
     return str(found["artifact_uri"])
 
 

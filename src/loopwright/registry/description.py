@@ -1,0 +1,168 @@
+"""A fitted model and its training table together: the signature, the layout and the typed columns that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from loopwright.errors import InvalidInput, NotFound, listing
+from loopwright.records import Signature, Task
+from loopwright.registry.columns import arrays_of, column_of
+from loopwright.registry.estimator import (
+    ask,
+    class_array,
+    classes_of,
+    features_of,
+    gives_probability,
+    supervised,
+    task_of,
+)
+from loopwright.registry.layout import Layout, layout_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+__all__ = ["Description", "describe"]
+
+#: Rows on which the model's answers are profiled: enough for every bin, and no wait at registration.
+ANSWERED_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known about a model whose training table is at hand.
+
+    `table` has all columns of the training data; `columns` has the model's inputs as typed arrays of shape (n,).
+    `sample` holds the positions of the rows that were scored to give `prediction` and `probability`.
+    """
+
+    signature: Signature
+    layout: Layout
+    table: pa.Table
+    columns: dict[str, NDArray[Any]]
+    sample: NDArray[np.int64]
+    prediction: NDArray[Any]
+    probability: NDArray[np.float64] | None
+    supervised: bool
+
+    def rows(self, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Return the inputs of some rows."""
+        return {name: values[positions] for name, values in self.columns.items()}
+
+    def performance(self) -> dict[str, float]:
+        """Return the metrics on the scored training rows; none for a model that learned without a target."""
+        if not self.supervised or self.signature.target not in self.table.column_names:
+            return {}
+        actual = self.table[self.signature.target].take(self.sample)
+        if self.signature.task == Task.regression:
+            error = np.asarray(actual.to_pylist(), dtype=np.float64) - self.prediction
+            return {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt((error**2).mean()))}
+        labels = actual.to_pylist()
+        metrics = {
+            "accuracy": float(
+                np.mean([a == p for a, p in zip(labels, self.prediction.tolist(), strict=True)])
+            )
+        }
+        if self.probability is not None:
+            metrics["log_loss"] = _log_loss(labels, self.signature.classes, self.probability)
+        return metrics
+
+
+def _log_loss(labels: Sequence[Any], classes: Sequence[Any], probability: NDArray[np.float64]) -> float:
+    places = {label: place for place, label in enumerate(classes)}
+    own = [
+        row[places[label]] if label in places else 0.0 for row, label in zip(probability, labels, strict=True)
+    ]
+    return float(-np.log(np.clip(own, 1e-15, 1.0)).mean())
+
+
+def describe(model: Any, frame: pd.DataFrame, target: str) -> Description:
+    """Derive the signature and the layout from a fitted model and its training table, and score some of its rows.
+
+    Raises
+    ------
+    InvalidInput
+        The model cannot predict, or the table is not one it was fitted on.
+    """
+    if not callable(getattr(model, "predict", None)):
+        raise InvalidInput(
+            f"A {type(model).__name__} has no method 'predict'.",
+            valid="Valid: a fitted scikit-learn, XGBoost or LightGBM estimator, or any object with predict(rows).",
+        )
+    table, names, given = _inputs(model, frame, target)
+    inputs = tuple(column_of(name, table[name]) for name in names)
+    columns = arrays_of(table, inputs)
+    layout = _layout(model, frame.rename(columns=str), names, columns, named=given)
+    sample = np.sort(np.random.default_rng(0).permutation(table.num_rows)[:ANSWERED_ROWS])
+    rows = layout.rows({name: values[sample] for name, values in columns.items()})
+    raw = np.asarray(model.predict(rows)) if not hasattr(model, "classes_") else None
+    task = task_of(model, raw)
+    classes = classes_of(model, raw) if task == Task.classification else ()
+    signature = Signature(inputs, task, target, classes)
+    prediction, probability = ask(
+        model,
+        rows,
+        class_array(classes) if task == Task.classification else None,
+        probability=task == Task.classification and gives_probability(model),
+    )
+    return Description(signature, layout, table, columns, sample, prediction, probability, supervised(model))
+
+
+def _inputs(model: Any, frame: pd.DataFrame, target: str) -> tuple[pa.Table, tuple[str, ...], bool]:
+    """Return the whole table, the model's inputs in its order, and whether the model itself names them."""
+    import pyarrow as pa
+
+    frame = frame.rename(columns=str)
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()].tolist()
+        raise InvalidInput(f"The table has more than one column called {twice[0]!r}.")
+    if supervised(model) and target not in frame.columns:
+        error = NotFound.among("target column", target, frame.columns)
+        raise InvalidInput(error.fact, valid=error.valid, hint="register(..., target=<column>)", field=target)
+    if not len(frame):
+        raise InvalidInput(
+            f"The table has no rows; its columns are {listing(frame.columns)}.",
+            hint="pass the rows the model was fitted on: they become its reference profile",
+        )
+    try:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise InvalidInput(
+            f"The table has a column of mixed values: {error}.", valid="Each column holds one type."
+        ) from error
+    if supervised(model) and (gaps := table[target].null_count):
+        raise InvalidInput(
+            f"The target column {target!r} has {gaps} missing values in {table.num_rows} rows.",
+            hint=f"table = table.dropna(subset=[{target!r}])",
+            field=target,
+        )
+    features = [name for name in table.column_names if name != target]
+    given = features_of(model, features)
+    return table, given or tuple(features), given is not None
+
+
+def _layout(
+    model: Any, frame: pd.DataFrame, names: tuple[str, ...], columns: dict[str, NDArray[Any]], *, named: bool
+) -> Layout:
+    """Choose the container. A model that names its columns takes a frame; else what it accepts is tried out."""
+    containers: tuple[Literal["frame", "matrix"], ...] = ("frame",) if named else ("matrix", "frame")
+    head = {name: values[:5] for name, values in columns.items()}
+    problem: Exception | None = None
+    for container in containers:
+        layout = layout_of(frame, names, container)
+        try:
+            model.predict(layout.rows(head))
+        except Exception as error:  # noqa: BLE001  (the model's own code may raise anything)
+            problem = problem or error
+        else:
+            return layout
+    raise InvalidInput(
+        f"The model cannot score its own table: {type(problem).__name__}: {problem}",
+        valid=f"Columns given as features: {listing(names)}.",
+        hint="pass the table of features that the model was fitted on, with the target column",
+    ) from problem

@@ -1,0 +1,267 @@
+"""Registering a model: logging it to MLflow with all that later stages need, and creating its version."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loopwright import parts
+from loopwright.config import Project
+from loopwright.errors import InvalidInput
+from loopwright.records import DatasetRef, ModelVersion, Signature, Task
+from loopwright.registry import rest
+from loopwright.registry.artifacts import LAYOUT, PROFILE, REPLAY, Shape, download, local_folder
+from loopwright.registry.catalog import record
+from loopwright.registry.columns import table_of
+from loopwright.registry.description import Description, describe
+from loopwright.registry.estimator import supervised
+from loopwright.registry.profile import profile_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["mlflow_signature", "register", "replay_positions", "write_extra_files"]
+
+#: Real rows kept with a version, to prove a compiled runtime on: a difference in one row of a thousand must show.
+REPLAY_ROWS = 2000
+
+
+def register(
+    name: str,
+    model: Any,
+    table: pd.DataFrame,
+    *,
+    target: str | None = None,
+    project: Project | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> ModelVersion:
+    """Register a fitted model with the table it was fitted on.
+
+    The model is logged in the active MLflow run, or in a run of its own. Its signature, a reference profile and a
+    sample of real rows are stored with it, and the table is kept as a snapshot. No alias is moved and nothing is
+    deployed.
+
+    Parameters
+    ----------
+    name
+        The registered model's name; the next version number is taken.
+    model
+        A fitted scikit-learn, XGBoost or LightGBM estimator or pipeline, or an object with ``predict(rows)``.
+    table
+        The training rows: the features as the model was given them, and the target column.
+    target
+        The target column; by default `target` of ``[model.<name>]`` in `loopwright.toml`.
+    project
+        By default the project of the current folder.
+    metrics
+        Metrics of this model, such as ``{"accuracy": 0.97}`` on rows held out. They are logged to the run and go
+        before the metrics on the training rows.
+
+    Returns
+    -------
+    ModelVersion
+        The version made.
+
+    Raises
+    ------
+    InvalidInput
+        The table is empty, lacks the target or has gaps in it, or is not what the model was fitted on.
+    Unavailable
+        The MLflow server does not answer.
+    """
+    project = project or Project.find()
+    frame = _frame(table)
+    described = describe(model, frame, _target(project, name, model, frame, target))
+    parts.connect(project)
+    training = _snapshot(project, name, described)
+    with tempfile.TemporaryDirectory(prefix="loopwright-") as folder, _run(project) as run_id:
+        files = write_extra_files(Path(folder), described, training, metrics or {})
+        model_id = _log(model, described, files)
+        _annotate(run_id, training, metrics or {})
+        facts = rest.create_version(project, name, f"models:/{model_id}", run_id, model_id)
+        made = _version(project, facts, run_id, described, training, Path(folder))
+    record(project, made)
+    return made
+
+
+def _frame(table: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    if isinstance(table, pd.DataFrame):
+        return table
+    for convert in ("to_pandas", "to_frame"):
+        if hasattr(table, convert):
+            converted: pd.DataFrame = getattr(table, convert)()
+            return converted
+    raise InvalidInput(
+        f"The training table is a {type(table).__name__}.",
+        valid="Valid: a pandas DataFrame, or an Arrow or polars table.",
+        hint="pass the features and the target column as one DataFrame",
+    )
+
+
+def _target(project: Project, name: str, model: Any, frame: pd.DataFrame, given: str | None) -> str:
+    if given is not None:
+        return given
+    if name in project.config.model:
+        return project.config.model[name].target
+    if supervised(model):
+        raise InvalidInput(
+            f"The target column of model {name!r} is not known.",
+            valid=f"Columns of the table: {', '.join(map(repr, frame.columns))}.",
+            hint=f"loopwright.register({name!r}, model, table, target=<column>), or [model.{name}] in loopwright.toml",
+        )
+    return "target"
+
+
+def _snapshot(project: Project, name: str, described: Description) -> DatasetRef:
+    from loopwright import lineage
+
+    return lineage.snapshot(project, described.table, f"{name}-training", "")
+
+
+@contextlib.contextmanager
+def _run(project: Project) -> Iterator[str]:
+    """Give the id of the active run, or of one made for the occasion."""
+    import mlflow
+
+    if active := mlflow.active_run():
+        yield active.info.run_id
+        return
+    experiment = mlflow.get_experiment_by_name(project.name)
+    experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(project.name)
+    with mlflow.start_run(experiment_id=experiment_id) as run:
+        yield run.info.run_id
+
+
+def write_extra_files(
+    folder: Path, described: Description, training: DatasetRef, metrics: Mapping[str, float]
+) -> list[str]:
+    """Write what is stored beside the model: signature and layout, profile, replay rows."""
+    import msgspec
+    import pyarrow.parquet as pq
+
+    signature = described.signature
+    profile = profile_of(
+        described.columns,
+        signature,
+        described.prediction,
+        performance=described.performance() | {key: float(value) for key, value in metrics.items()},
+        dataset=training.digest,
+    )
+    (folder / LAYOUT).write_bytes(msgspec.json.encode(Shape(signature, described.layout)))
+    (folder / PROFILE).write_bytes(msgspec.json.encode(profile))
+    replay = table_of(described.rows(replay_positions(described.table.num_rows)), signature.inputs)
+    pq.write_table(replay, folder / REPLAY, compression="zstd")
+    return [str(folder / name) for name in (LAYOUT, PROFILE, REPLAY)]
+
+
+def replay_positions(rows: int) -> Any:
+    """Return which rows are kept for replay: all, or a fixed sample of 2000, in the table's order."""
+    return np.sort(np.random.default_rng(1).permutation(rows)[:REPLAY_ROWS])
+
+
+def _log(model: Any, described: Description, files: list[str]) -> str:
+    """Log the model and return its MLflow id.
+
+    Requirements and signature are passed in: when MLflow infers them it starts a Python of its own and takes seconds.
+    """
+    import mlflow.sklearn
+
+    with _quiet("mlflow.sklearn"):
+        info = mlflow.sklearn.log_model(
+            model,
+            name="model",
+            # The default, skops, refuses half of the usual estimators: trees, forests, boosting, neighbours.
+            serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_CLOUDPICKLE,
+            signature=mlflow_signature(described.signature, described.prediction),
+            pip_requirements=_requirements(model),
+            extra_files=files,
+        )
+    return str(info.model_id)
+
+
+@contextlib.contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Silence the warning that pickle is unsafe for foreign files: this model was made right here."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def mlflow_signature(signature: Signature, prediction: Any) -> Any:
+    """Return the signature in MLflow's own form."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    kinds = {"b": "boolean", "i": "long", "u": "long", "f": "double"}
+    output = "double" if signature.task == Task.regression else kinds.get(prediction.dtype.kind, "string")
+    inputs = [ColSpec(column.type, column.name, required=column.required) for column in signature.inputs]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(output)]))
+
+
+def _requirements(model: Any) -> list[str]:
+    """Return the packages the model needs, pinned: those its classes come from and what they stand on."""
+    seen = {"cloudpickle", "numpy", "pandas", "scikit-learn"}
+    pending = [model]
+    while pending:
+        item = pending.pop()
+        root = type(item).__module__.partition(".")[0]
+        seen |= {root} & {"xgboost", "lightgbm", "catboost", "imblearn"}
+        pending += [step[1] for step in getattr(item, "steps", []) or []]
+        pending += [found for found in (getattr(item, "best_estimator_", None),) if found is not None]
+    return sorted(f"{package}=={found}" for package in seen if (found := _installed(package)))
+
+
+def _installed(package: str) -> str:
+    for distribution in (package, f"{package}-cpu"):
+        with contextlib.suppress(PackageNotFoundError):
+            return package_version(distribution)
+    return ""
+
+
+def _annotate(run_id: str, training: DatasetRef, metrics: Mapping[str, float]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    client.set_tag(run_id, "loopwright.dataset", training.digest)
+    for key, value in metrics.items():
+        client.log_metric(run_id, key, float(value))
+
+
+def _version(
+    project: Project,
+    facts: dict[str, Any],
+    run_id: str,
+    described: Description,
+    training: DatasetRef,
+    folder: Path,
+) -> ModelVersion:
+    from loopwright.lineage.digests import digest_of
+
+    model, number = facts["name"], int(facts["version"])
+    uri = rest.artifact_uri(project, model, number)
+    files = download(project, uri, folder / "registered")
+    local = local_folder(project, uri)
+    return ModelVersion(
+        model=model,
+        version=number,
+        run_id=run_id,
+        uri=str(local) if local else uri,
+        digest=digest_of(files),
+        signature=described.signature,
+        training=training,
+        replay_rows=min(described.table.num_rows, REPLAY_ROWS),
+    )

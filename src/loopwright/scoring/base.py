@@ -1,0 +1,115 @@
+"""What every runtime is: a prepared folder goes in, columns go through, scores come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loopwright.errors import SchemaMismatch
+from loopwright.records import Column, Signature, now
+from loopwright.registry.layout import Layout
+
+__all__ = ["FORMAT", "GOLDEN", "MANIFEST", "MODEL", "NATIVE", "Manifest", "Runtime", "Scores", "refuse_gaps"]
+
+FORMAT = 1
+MANIFEST = "scorer.json"
+MODEL = "model.onnx"
+NATIVE = "native"
+GOLDEN = "golden.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The answers for n rows.
+
+    `prediction` has shape (n,): class labels of their own type, or numbers. `probability` has shape (n, k), its
+    columns in the order of `Signature.classes`, or is None where the model gives none.
+    """
+
+    prediction: NDArray[Any]
+    probability: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of `scorer.json`: what was prepared, from what, and how well it was proven.
+
+    `digest` is the model version's. `inputs` says how an ONNX graph is fed: ``matrix`` is one input ``X`` of shape
+    (n, columns), ``columns`` is one input of shape (n, 1) for each column, called ``c0``, ``c1``... in the signature's
+    order. `precision` is the type of the numbers that go in. `missing_text` is what stands for missing text in each
+    such column. `max_difference` and `label_flips` compare with the native runtime over `replay_rows` real rows.
+    `files` are the SHA-256 of all other files of the folder, by relative path.
+    """
+
+    model: str
+    version: int
+    runtime: str
+    reason: str
+    digest: str
+    signature: Signature
+    layout: Layout
+    probability: bool = False
+    labels_from_probability: bool = False
+    inputs: Literal["matrix", "columns"] = "matrix"
+    precision: Literal["float64", "float32"] = "float64"
+    missing_text: dict[str, str] = field(default_factory=dict)
+    replay_rows: int = 0
+    max_difference: float | None = None
+    label_flips: int | None = None
+    tolerance: float = 1e-5
+    files: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+    created: datetime = field(default_factory=now)
+
+
+class Runtime(Protocol):
+    """One way to compute a model. Loaded from a prepared folder; safe to call from several threads."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None: ...
+
+    def score(self, columns: Mapping[str, NDArray[Any]], rows: int) -> Scores:
+        """Score typed columns of shape (rows,), rows >= 1, of which all that the signature names are there."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory."""
+        ...
+
+
+def refuse_gaps(columns: Mapping[str, NDArray[Any]], inputs: Sequence[Column]) -> None:
+    """Check that no required number is missing: models differ in what they answer then, and none was trained on it.
+
+    Raises
+    ------
+    SchemaMismatch
+        A required column holds NaN; the first one, with its first row.
+    """
+    for column in inputs:
+        if not column.required:
+            continue
+        values = columns[column.name]
+        # Comparing one value is 20 times quicker than asking NumPy about an array of one.
+        if len(values) == 1:
+            gap = 0 if values[0] is None or values[0] != values[0] else -1
+        elif values.dtype.kind == "f":
+            gap = int(np.isnan(values).argmax()) if np.isnan(values).any() else -1
+        elif values.dtype == object:
+            items = values.tolist()
+            gap = items.index(None) if None in items else -1
+        else:
+            gap = (
+                int(np.isnat(values).argmax()) if values.dtype.kind == "M" and np.isnat(values).any() else -1
+            )
+        if gap >= 0:
+            raise SchemaMismatch(
+                f"The column {column.name!r} is missing in row {gap}.",
+                valid="The model was trained without any missing value there.",
+                field=column.name,
+                row=gap,
+            )

@@ -1,0 +1,202 @@
+"""What is known about a version from its files: its signature and layout, real rows to replay, a profile.
+
+A version made by `register` brings all of it. For one registered by hand it is put together from what there is: the
+signature in its `MLmodel`, the estimator itself, the snapshot of the dataset its run names.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from numpy.typing import NDArray
+
+from loopwright.config import Project
+from loopwright.errors import Damaged, InvalidInput, LoopwrightError
+from loopwright.ledger import Ledger
+from loopwright.records import Column, DatasetRef, ModelVersion, Signature, Task
+from loopwright.registry import rest
+from loopwright.registry.artifacts import EXTRA, LAYOUT, PROFILE, REPLAY, Shape
+from loopwright.registry.columns import arrays_of
+from loopwright.registry.estimator import classes_of, task_of
+from loopwright.registry.layout import Layout, plain_layout
+from loopwright.registry.profile import Profile, profile_of, read_profile
+from loopwright.scoring.golden import read_rows
+from loopwright.scoring.native import PyfuncModel, read_mlmodel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Evidence", "gather"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Signature and layout of a version, its replay rows by column (None when there are none), its profile.
+
+    `missing` names what is not known; it is empty for a version made by `register`.
+    """
+
+    signature: Signature
+    layout: Layout
+    replay: dict[str, NDArray[Any]] | None
+    profile: Profile | None
+    training: DatasetRef | None = None
+    missing: tuple[str, ...] = ()
+
+
+def gather(project: Project, version: ModelVersion, folder: Path, model: Any) -> Evidence:
+    """Put together what is known about a version whose files are in `folder`.
+
+    Raises
+    ------
+    InvalidInput
+        Nothing says which inputs the model takes.
+    Damaged
+        The files that `register` wrote are not readable any more.
+    """
+    extra = folder / EXTRA
+    if (extra / LAYOUT).is_file():
+        return _own(extra, version)
+    table, training = _training_rows(project, version)
+    return _by_hand(project, version, folder, model, table, training)
+
+
+def _own(extra: Path, version: ModelVersion) -> Evidence:
+    try:
+        shape = msgspec.json.decode((extra / LAYOUT).read_bytes(), type=Shape)
+    except msgspec.DecodeError as error:
+        raise Damaged(f"{extra / LAYOUT} is not readable: {error}.") from error
+    rows = arrays_of(read_rows(extra / REPLAY), shape.signature.inputs)
+    return Evidence(shape.signature, shape.layout, rows, read_profile(extra / PROFILE), version.training)
+
+
+def _training_rows(project: Project, version: ModelVersion) -> tuple[pa.Table | None, DatasetRef | None]:
+    """Return the snapshot that the version's run names in a tag, where it does and the snapshot is there."""
+    from loopwright import lineage
+
+    if not version.run_id:
+        return None, None
+    try:
+        tags = rest.get_run(project, version.run_id)["data"].get("tags", [])
+        digest = next((tag["value"] for tag in tags if tag["key"] == "loopwright.dataset"), "")
+        if not digest:
+            return None, None
+        table = lineage.read_snapshot(project, digest)
+    except LoopwrightError:
+        return None, None
+    ledger = Ledger.open(project)
+    try:
+        state = ledger.get("dataset", digest)
+        return table, state.read(DatasetRef) if state else None
+    finally:
+        ledger.close()
+
+
+def _by_hand(
+    project: Project,
+    version: ModelVersion,
+    folder: Path,
+    model: Any,
+    table: pa.Table | None,
+    training: DatasetRef | None,
+) -> Evidence:
+    declared = _declared_inputs(folder, model)
+    target = _target(project, version.model, table, declared)
+    own = table is not None and not isinstance(model, PyfuncModel) and target in table.column_names
+    if own and (described := _described(model, table, target, declared, training)):
+        return described
+    signature = _signature(folder, model, declared, target)
+    container: Literal["frame", "matrix"] = (
+        "frame"
+        if isinstance(model, PyfuncModel) or getattr(model, "feature_names_in_", None) is not None
+        else "matrix"
+    )
+    layout = plain_layout(signature, container)
+    rows = None
+    if table is not None:
+        try:
+            rows = _sample(arrays_of(table, signature.inputs))
+        except LoopwrightError:
+            rows = None
+    absent = ("profile", *(() if rows else ("replay rows",)), *(() if training else ("training",)))
+    return Evidence(signature, layout, rows, None, training, absent)
+
+
+def _described(
+    model: Any, table: pa.Table, target: str, declared: tuple[Column, ...], training: DatasetRef | None
+) -> Evidence | None:
+    """Derive everything from the training rows, as `register` does; None when they are not what it was fitted on."""
+    from loopwright.registry.description import describe
+
+    names = [column.name for column in declared if column.name in table.column_names]
+    kept = [*names, target] if names else table.column_names
+    try:
+        described = describe(model, table.select(kept).to_pandas(), target)
+    except LoopwrightError:
+        return None
+    digest = training.digest if training else ""
+    performance = described.performance()
+    profile = profile_of(
+        described.columns, described.signature, described.prediction, performance=performance, dataset=digest
+    )
+    return Evidence(described.signature, described.layout, _sample(described.columns), profile, training)
+
+
+def _sample(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    from loopwright.registry.registration import replay_positions
+
+    positions = replay_positions(len(next(iter(columns.values()))))
+    return {name: values[positions] for name, values in columns.items()}
+
+
+def _declared_inputs(folder: Path, model: Any) -> tuple[Column, ...]:
+    """Return the inputs as the `MLmodel` declares them, else those the estimator remembers, all as decimals."""
+    declared = (read_mlmodel(folder).get("signature") or {}).get("inputs")
+    columns = json.loads(declared) if declared else []
+    known = {"boolean", "integer", "long", "float", "double", "string", "datetime"}
+    if columns and all(item.get("type") in known and item.get("name") for item in columns):
+        return tuple(Column(item["name"], item["type"], item.get("required", True)) for item in columns)
+    names = getattr(model, "feature_names_in_", None)
+    if names is not None:
+        return tuple(Column(str(name), "double") for name in names)
+    count = getattr(model, "n_features_in_", None)
+    return tuple(Column(f"x{position}", "double") for position in range(int(count))) if count else ()
+
+
+def _target(project: Project, name: str, table: pa.Table | None, declared: tuple[Column, ...]) -> str:
+    """Return the target: as configured, else the one column of the dataset that is no input."""
+    if name in project.config.model:
+        return project.config.model[name].target
+    if table is not None and declared:
+        rest_of = [column for column in table.column_names if column not in {item.name for item in declared}]
+        if len(rest_of) == 1:
+            return str(rest_of[0])
+    return "target"
+
+
+def _signature(folder: Path, model: Any, declared: tuple[Column, ...], target: str) -> Signature:
+    if not declared:
+        raise InvalidInput(
+            f"Nothing says which inputs the model in {folder} takes.",
+            valid="The model needs a signature with named columns.",
+            hint="log it with signature=mlflow.models.infer_signature(table), or use loopwright.register",
+        )
+    if isinstance(model, PyfuncModel):
+        output = _output_type(folder)
+        task = Task.classification if output in {"string", "boolean", "long", "integer"} else Task.regression
+        return Signature(declared, task, target)
+    task = task_of(model)
+    return Signature(declared, task, target, classes_of(model) if task == Task.classification else ())
+
+
+def _output_type(folder: Path) -> str:
+    declared = (read_mlmodel(folder).get("signature") or {}).get("outputs")
+    outputs = json.loads(declared) if declared else []
+    kind = outputs[0].get("type", "") if outputs else ""
+    if kind == "tensor":
+        kind = "long" if outputs[0]["tensor-spec"]["dtype"].startswith("int") else "double"
+    return str(kind)

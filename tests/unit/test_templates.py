@@ -1,0 +1,48 @@
+"""The project files that `init` and `demo` write."""
+
+import compileall
+from pathlib import Path
+
+import pytest
+
+from loopwright.config import Project
+from loopwright.errors import Conflict, NotFound
+from loopwright.templates import write
+
+
+def test_the_starter_is_a_valid_project(tmp_path: Path) -> None:
+    """What `init` writes is read without complaint, compiles, and has its data."""
+    write("starter", tmp_path, {"name": "shop"})
+    project = Project(tmp_path)
+    assert project.name == "shop"
+    assert {str(deployment.mode) for deployment in project.config.deployment.values()} == {
+        "online",
+        "batch",
+        "stream",
+        "edge",
+    }
+    assert compileall.compile_dir(tmp_path, quiet=2)
+    assert (tmp_path / "data" / "wine.csv").read_text().count("\n") == 179
+    assert (tmp_path / ".gitignore").is_file()
+
+
+def test_an_unknown_template_lists_the_known(tmp_path: Path) -> None:
+    """A wrong name is answered with the right ones."""
+    with pytest.raises(NotFound, match="starter"):
+        write("startr", tmp_path, {})
+
+
+def test_a_field_without_a_value_is_an_error(tmp_path: Path) -> None:
+    """No half-filled file is written in silence."""
+    with pytest.raises(KeyError):
+        write("starter", tmp_path, {})
+
+
+def test_init_refuses_a_folder_that_is_in_use(tmp_path: Path) -> None:
+    """Nothing that exists is overwritten."""
+    from loopwright.cli.init import init
+
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(Conflict, match="not empty"):
+        init(str(tmp_path))
+    assert (tmp_path / "mine.txt").read_text() == "precious"
