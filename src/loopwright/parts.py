@@ -27,6 +27,7 @@ __all__ = [
     "ALL",
     "Part",
     "alive",
+    "ask",
     "beat",
     "connect",
     "ensure",
@@ -34,7 +35,9 @@ __all__ = [
     "mlflow_url",
     "prefect_url",
     "read",
+    "ready",
     "supervisor",
+    "tail",
     "url",
     "wanted",
     "write",
@@ -44,6 +47,8 @@ __all__ = [
 ALL = ("server", "serving", "runner", "stream", "controller", "console")
 #: Set for a part's process by the supervisor: the part's own name.
 PART_VARIABLE = "LOOPWRIGHT_PART"
+
+_started: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +133,17 @@ def start(project: Project, *names: str) -> None:
     log = project.run / "logs" / "supervisor.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        subprocess.Popen(
-            [sys.executable, "-m", "loopwright.supervisor"],
-            cwd=project.root,
-            env=os.environ | {PROJECT_VARIABLE: str(project.root)},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the terminal that happened to start it must not stop it
+        # Kept, so that the interpreter does not complain that it is still running when it is meant to.
+        _started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "loopwright.supervisor"],
+                cwd=project.root,
+                env=os.environ | {PROJECT_VARIABLE: str(project.root)},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal that happened to start it must not stop it
+            )
         )
 
 

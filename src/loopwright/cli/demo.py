@@ -17,8 +17,8 @@ def demo(
         str | None, Parameter(help="The column of time; found by itself where it can be.")
     ] = None,
     drop: Annotated[str, Parameter(help="Columns to leave out, separated by commas.")] = "",
-    exit: Annotated[
-        bool, Parameter(help="Stop everything at the end instead of waiting for Ctrl-C.", negative="")
+    leave: Annotated[
+        bool, Parameter(name="--exit", help="Stop everything at the end instead of waiting for Ctrl-C.", negative="")
     ] = False,
     report: Annotated[Path, Parameter(help="Where the report is written.")] = Path("demo-report.json"),
     folder: Annotated[
@@ -37,7 +37,7 @@ def demo(
     from loopwright.demo import run
 
     columns = tuple(name.strip() for name in drop.split(",") if name.strip())
-    stay = not exit and sys.stdout.isatty()
+    stay = not leave and sys.stdout.isatty()
     sys.exit(
         run(
             data=data,

@@ -34,7 +34,8 @@ def run(
     /,
     *,
     parameter: Annotated[
-        tuple[str, ...], Parameter(name=["--parameter", "-p"], help="name=value; may be repeated.", negative="")
+        tuple[str, ...],
+        Parameter(name=["--parameter", "-p"], help="name=value; may be repeated.", negative=""),
     ] = (),
     common: Common = COMMON,
 ) -> None:

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -30,6 +31,8 @@ from loopwright.ledger import Event, Ledger
 from loopwright.records import Alert, Release, ReleaseState, Scalar
 
 __all__ = ["run"]
+
+Found = TypeVar("Found")
 
 #: How long each thing may take before the story ends with a failure, in seconds.
 PATIENCE = {"alert": 120, "training": 150, "canary": 150, "rollback": 120}
@@ -129,8 +132,8 @@ class _Demo:
         self._start()
         self.ledger = Ledger.open(self.project, actor="demo")
         self._baseline()
-        alert = self._alert()
-        self._retrain(alert)
+        self._alert()
+        self._retrain()
         self._canary()
         self._recovered()
         self._broken()
@@ -222,7 +225,7 @@ class _Demo:
                 f"median latency {sorted(sent.latency_ms for sent in answered)[len(answered) // 2]:.1f} ms"
             )
 
-    def _alert(self) -> Alert:
+    def _alert(self) -> None:
         with self.story.stage("shift") as stage:
             self._seen = self._last_event()
             self._shift_at = time.monotonic()
@@ -230,9 +233,8 @@ class _Demo:
             event = self._wait("alert.opened", self.scenario.model, PATIENCE["alert"], check="performance")
             alert = event.read(Alert)
             stage.detail = f"alert: {alert.message}"
-            return alert
 
-    def _retrain(self, alert: Alert) -> None:
+    def _retrain(self) -> None:
         with self.story.stage("retrain") as stage:
             event = self._wait("release.started", self.scenario.deployment, PATIENCE["training"])
             self.story.say(f"release {event.payload['id']} started by itself: {event.payload['trigger']}")
@@ -382,7 +384,9 @@ class _Demo:
             raise StageFailed(f"no {kind} for {subject} within {patience:.0f} s")
         return found
 
-    def _until(self, done: Any, patience: float, candidate: int | None = None) -> Release:
+    def _until(
+        self, done: Callable[[ReleaseState], bool], patience: float, candidate: int | None = None
+    ) -> Release:
         """Wait until the release of the deployment is in a state that `done` accepts."""
 
         def look() -> Release | None:
@@ -402,7 +406,7 @@ class _Demo:
         if release.state not in states:
             raise StageFailed(f"release {release.id} is {release.state}: {release.reason}")
 
-    def _watch(self, seconds: float, look: Any) -> Any:
+    def _watch(self, seconds: float, look: Callable[[], Found | None]) -> Found | None:
         """Update the live picture until `look` returns something or the time is over."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from loopwright.demo.scenario import Row
 from loopwright.records import Scalar
@@ -145,7 +146,7 @@ class Traffic:
 
 def _post(
     connection: http.client.HTTPConnection, path: str, body: object, headers: dict[str, str]
-) -> tuple[int, dict[str, object]]:
+) -> tuple[int, dict[str, Any]]:
     connection.request("POST", path, json.dumps(body), {"content-type": "application/json", **headers})
     answer = connection.getresponse()
     return answer.status, json.loads(answer.read())

@@ -70,7 +70,8 @@ def _series(field: Field, values: NDArray[Any]) -> Any:
     if field.dtype == "category":
         return pd.Categorical(values, categories=list(field.categories), ordered=field.ordered)
     if field.dtype == "object":
-        return np.asarray(_marked(field, values), dtype=object)
+        # Given an array of objects that are all text, pandas 3 would make a column of its own text type.
+        return pd.Series(_marked(field, values), dtype=object)
     if str(values.dtype) == field.dtype:
         return values
     series: Any = pd.Series(values)

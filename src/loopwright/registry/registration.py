@@ -130,11 +130,19 @@ def _snapshot(project: Project, name: str, described: Description) -> DatasetRef
 
 @contextlib.contextmanager
 def _run(project: Project) -> Iterator[str]:
-    """Give the id of the active run, or of one made for the occasion."""
+    """Give the id of the active run, of the pipeline's, or of one made for the occasion."""
     import mlflow
+
+    from loopwright.lineage import recorder
 
     if active := mlflow.active_run():
         yield active.info.run_id
+        return
+    running = recorder.get()
+    if running is not None and running.run_id:
+        # A step in a thread of its own does not see the pipeline's run: MLflow keeps it for each thread.
+        with mlflow.start_run(run_id=running.run_id) as run:
+            yield run.info.run_id
         return
     experiment = mlflow.get_experiment_by_name(project.name)
     experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(project.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Iterator
@@ -48,16 +49,38 @@ def refusal(signature: Signature) -> str:
 def candidates(model: Any, signature: Signature, layout: Layout) -> Iterator[Graph | str]:
     """Convert an estimator in each precision worth trying; where that fails, give the reason as text instead.
 
-    Trees compare in float32 whatever they are given, so they are tried in float32 first; the rest in float64.
+    Trees compare in float32 whatever they are given, so trees alone are tried in float32 first. Behind other steps,
+    which compute in float64, their input is cast just before them, as they do themselves: without that cast, a scaled
+    value can fall on the other side of a threshold. Everything else is tried in float64 first.
     """
     model = _portable(model, layout)
-    order: tuple[Precision, ...] = ("float32", "float64") if _is_trees(model) else ("float64", "float32")
+    trees, pipeline = _is_trees(model), _last_pipeline(model)
+    order: tuple[Precision, ...] = ("float64", "float32")
+    if trees and pipeline is None:
+        order = ("float32", "float64")
     for precision in order:
+        part = _with_cast(model) if trees and pipeline is not None and precision == "float64" else model
         try:
-            yield _convert(model, signature, layout, precision)
+            yield _convert(part, signature, layout, precision)
         except Exception as error:  # noqa: BLE001  (converters raise whatever they stumble over)
             text = " ".join(str(error).split())
-            yield f"{precision}: {type(error).__name__}: {text[:200]}"
+            yield f"{precision}: {type(error).__name__}: {text[:120]}"
+
+
+def _last_pipeline(model: Any) -> Any:
+    """Return the pipeline whose last step predicts in the end, or None when the model is no pipeline."""
+    found = None
+    while getattr(model, "steps", None):
+        found, model = model, model.steps[-1][1]
+    return found if found is not None and len(found.steps) > 1 else None
+
+
+def _with_cast(model: Any) -> Any:
+    from skl2onnx.sklapi import CastTransformer
+
+    model = copy.deepcopy(model)
+    _last_pipeline(model).steps.insert(-1, ("loopwright_cast", CastTransformer(dtype=np.float32)))
+    return model
 
 
 def _is_trees(model: Any) -> bool:
@@ -71,7 +94,8 @@ def _is_trees(model: Any) -> bool:
 def _portable(model: Any, layout: Layout) -> Any:
     """Return a copy whose inputs go by position: ONNX has no room for names with blanks and brackets."""
     model = copy.deepcopy(model)
-    model = getattr(model, "best_estimator_", None) or model
+    if getattr(model, "best_estimator_", None) is not None:
+        model = model.best_estimator_
     names = [field.name for field in layout.fields]
     first = model
     while getattr(first, "steps", None):
@@ -100,7 +124,6 @@ def _positions(which: Any, names: list[str]) -> list[int]:
 
 
 def _convert(model: Any, signature: Signature, layout: Layout, precision: Precision) -> Graph:
-    from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 
     _add_boosting_converters()
@@ -113,13 +136,24 @@ def _convert(model: Any, signature: Signature, layout: Layout, precision: Precis
             (f"c{position}", (StringTensorType if column.type == "string" else number)([None, 1]))
             for position, column in enumerate(signature.inputs)
         ]
-    options = {"zipmap": False} if signature.task == Task.classification and _is_classifier(model) else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = convert_sklearn(model, initial_types=types, options=options, target_opset=OPSET)
+    made = _graph(model, types, classifier=signature.task == Task.classification and _is_classifier(model))
     markers = {field.name: "None" if field.missing == "none" else "nan" for field in layout.fields}
     gaps = {c.name: markers[c.name] for c in signature.inputs if c.type == "string" and not c.required}
     return Graph(made.SerializeToString(), inputs, precision, gaps)
+
+
+def _graph(model: Any, types: list[tuple[str, Any]], *, classifier: bool) -> Any:
+    from skl2onnx import convert_sklearn
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if classifier:
+            # Without the option each row's probabilities come as a dictionary. Classifiers that have none lack it.
+            with contextlib.suppress(NameError):
+                return convert_sklearn(
+                    model, initial_types=types, options={"zipmap": False}, target_opset=OPSET
+                )
+        return convert_sklearn(model, initial_types=types, target_opset=OPSET)
 
 
 def _is_classifier(model: Any) -> bool:

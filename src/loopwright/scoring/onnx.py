@@ -30,7 +30,8 @@ class OnnxRuntime:
         # One request is one thread; cores are used by processes. A pool would only add hand-overs.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
+        # What goes wrong is raised; ONNX Runtime would write it to stderr as well, once for each bad request.
+        options.log_severity_level = 4
         onnxruntime.disable_telemetry_events()
         try:
             self._session: Any = onnxruntime.InferenceSession(
@@ -39,6 +40,7 @@ class OnnxRuntime:
         except Exception as error:
             raise Damaged(f"{folder / MODEL} cannot be loaded: {error}") from error
         self._columns = manifest.signature.inputs
+        self._names = manifest.signature.names
         self._dtype = np.dtype(manifest.precision)
         self._matrix = manifest.inputs == "matrix"
         self._missing_text = manifest.missing_text
@@ -69,11 +71,17 @@ class OnnxRuntime:
         return flat.astype(np.float64 if self._classes is None else self._classes.dtype, copy=False)
 
     def _one_matrix(self, columns: Mapping[str, NDArray[Any]], rows: int) -> NDArray[Any]:
+        if rows == 1:
+            # For one row, plain numbers are twice as quick as filling an array column by column.
+            row = [columns[name].item() for name in self._names]
+            if (total := sum(row)) != total:
+                refuse_gaps(columns, self._columns)
+            return np.array([row], dtype=self._dtype)
         matrix = np.empty((rows, len(self._columns)), dtype=self._dtype)
         for position, column in enumerate(self._columns):
             matrix[:, position] = columns[column.name]
-        # One sum over the matrix instead of a look at each column; NaN where any value is, so look closer then.
-        if (total := matrix.sum()) != total:
+        # One look at the whole matrix instead of one at each column.
+        if np.isnan(matrix).any():
             refuse_gaps(columns, self._columns)
         return matrix
 

@@ -75,7 +75,11 @@ def _any_free(host: str, taken: set[int]) -> int:
 def _owner(port: int) -> str:
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,) and connection.pid:
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and connection.laddr[1:2] == (port,)
+                and connection.pid
+            ):
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:
         pass  # not allowed to see other users' sockets: the fact alone must do

@@ -68,7 +68,9 @@ class SqliteChannel:
             log_id = self._read_from.execute("SELECT id FROM self").fetchone()[0]
         # A position belongs to one log: when the file is deleted and made anew, its messages are new ones.
         self._topic = f"{log_id}/{source.topic}"
-        self._starts = self._count_start() if sink is not None else 1
+        # Counted with the first messages read, so that readers killed while nothing waited do not count.
+        self._starts = 0
+        self._behind = False
 
     def _open(self, path: Path) -> sqlite3.Connection:
         try:
@@ -97,7 +99,7 @@ class SqliteChannel:
 
     def _count_start(self) -> int:
         """Add one to the starts at the present position and return how many there were, this one included."""
-        with self._errors(), _transaction(self._write_to):
+        with _transaction(self._write_to):
             self._write_to.execute(
                 'INSERT INTO pos ("group", topic, off, starts) VALUES (?, ?, 0, 1) '
                 'ON CONFLICT ("group", topic) DO UPDATE SET starts = starts + 1',
@@ -125,8 +127,10 @@ class SqliteChannel:
                 "SELECT off, key, value FROM log WHERE topic = ? AND off > ? ORDER BY off LIMIT ?",
                 (self._source.topic, start, max_n),
             ).fetchall()
+            if rows and not self._starts and self._group:
+                self._starts = self._count_start()
         messages = tuple(Message(f"{self._topic}/{off}", key, bytes(value)) for off, key, value in rows)
-        return Batch(messages, (start, rows[-1][0] if rows else start), self._starts)
+        return Batch(messages, (start, rows[-1][0] if rows else start), max(1, self._starts))
 
     def _position(self) -> int:
         found = self._write_to.execute(
@@ -155,8 +159,8 @@ class SqliteChannel:
                     hint="read again; only one reader of a group should run",
                 )
             _append(self._write_to, self._sink.topic, outputs)
-        # From here on this reader stands at a position it has not begun before.
-        self._starts = 1
+        # What is counted from here on is a reader that begins at the new position, and this one does not begin.
+        self._starts, self._behind = 1, True
 
     def dead(self, message: Message, error: str) -> None:
         """Put a message aside, once, with the reason."""
@@ -185,7 +189,7 @@ class SqliteChannel:
     def close(self) -> None:
         """Close the connections; a reader that ends this way is not counted as one that died."""
         with self._errors():
-            if self._starts and self._group:
+            if self._starts and not self._behind:
                 self._write_to.execute(
                     'UPDATE pos SET starts = MAX(starts - 1, 0) WHERE "group" = ? AND topic = ?',
                     (self._group, self._topic),
@@ -216,7 +220,7 @@ def _append(connection: sqlite3.Connection, topic: str, messages: Sequence[tuple
 
 def _translated(error: sqlite3.Error | OSError, path: Path) -> Denied | Damaged | Unavailable:
     text = str(error)
-    if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
+    if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
         return Denied(f"The channel {path} cannot be opened: {text}.", hint=f"ls -ld {path.parent}")
     if "malformed" in text or "not a database" in text:
         return Damaged(f"The channel {path} is no SQLite database: {text}.", hint="move it away; a new one is made")

@@ -1,0 +1,103 @@
+"""Answer rows on a device, offline, with onnxruntime and numpy alone.
+
+On the command line, with a file of one JSON object or a list of them; one answer is printed per line:
+
+    python predict.py row.json
+
+As a module:
+
+    from predict import Predictor
+    Predictor("bundle").predict([{"x": 1.0}])
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+
+class Predictor:
+    """The model in a bundle's folder."""
+
+    def __init__(self, folder="."):
+        folder = Path(folder)
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        onnxruntime.disable_telemetry_events()
+        self._session = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self.columns = manifest["signature"]["inputs"]
+        self.classes = manifest["signature"]["classes"]
+        self._graph = manifest["graph"]
+
+    def predict(self, rows):
+        """Return one answer per row: `prediction`, and for a classification `probability` in the order of `classes`.
+
+        Rows are dictionaries with the model's inputs; others are ignored. Raises ValueError for a row that does not fit.
+        """
+        if not rows:
+            return []
+        values = [self._values(column, rows) for column in self.columns]
+        if self._graph["inputs"] == "matrix":
+            feed = {"X": np.array(values, dtype=self._graph["precision"]).T.copy()}
+        else:
+            feed = {f"c{number}": self._one(column, values[number]) for number, column in enumerate(self.columns)}
+        found = self._session.run(self._outputs, feed)
+        if not self._graph["probability"]:
+            return [{"prediction": label} for label in self._labels(found[0])]
+        probability = np.asarray(found[1], dtype=np.float64)
+        if self._graph["labels_from_probability"]:
+            labels = [self.classes[best] for best in probability.argmax(axis=1)]
+        else:
+            labels = self._labels(found[0])
+        return [
+            {"prediction": label, "probability": row}
+            for label, row in zip(labels, probability.tolist(), strict=True)
+        ]
+
+    def _values(self, column, rows):
+        name = column["name"]
+        values = [row.get(name) for row in rows]
+        for number, value in enumerate(values):
+            if value is None and column["required"]:
+                raise ValueError(f"row {number}: the column {name!r} is missing")
+            if value is not None and isinstance(value, str) != (column["type"] == "string"):
+                raise ValueError(f"row {number}: the column {name!r} is {value!r}, which is no {column['type']}")
+        if column["type"] == "string":
+            return [self._graph["missing_text"].get(name) if value is None else value for value in values]
+        return [np.nan if value is None else value for value in values]
+
+    def _one(self, column, values):
+        dtype = object if column["type"] == "string" else self._graph["precision"]
+        return np.array(values, dtype=dtype).reshape(-1, 1)
+
+    def _labels(self, found):
+        labels = np.asarray(found).reshape(-1)
+        if not self.classes:
+            return labels.astype(np.float64).tolist()
+        return labels.astype(np.array(self.classes).dtype).tolist()
+
+
+def main():
+    if len(sys.argv) != 2:
+        print("usage: python predict.py row.json", file=sys.stderr)
+        return 2
+    rows = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    try:
+        answers = Predictor(Path(__file__).parent).predict(rows if isinstance(rows, list) else [rows])
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for answer in answers:
+        print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Messages to rows: one JSON object with the model's inputs each, checked against the signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from loopwright.errors import SchemaMismatch
+from loopwright.records import Column, Signature
+from loopwright.registry.columns import DTYPES
+
+__all__ = ["Decoder", "Row"]
+
+_INT32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+_INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_TYPES: dict[str, Any] = {
+    "boolean": bool,
+    "integer": _INT32,
+    "long": _INT64,
+    "float": float,
+    "double": float,
+    "string": str,
+    "datetime": datetime,
+}
+#: The values of one row, in the order of the signature.
+Row = tuple[Any, ...]
+
+
+class Decoder:
+    """Decodes messages for one signature. Fields that the model does not know are ignored."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._columns = signature.inputs
+        aliases = {f"c{number}": column.name for number, column in enumerate(signature.inputs)}
+        fields = [_field(alias, column) for alias, column in zip(aliases, signature.inputs, strict=True)]
+        self._decoder = msgspec.json.Decoder(
+            msgspec.defstruct("Row", fields, rename=aliases, kw_only=True, gc=False)
+        )
+
+    def decode(self, value: bytes) -> Row:
+        """Return the row of one message.
+
+        Raises
+        ------
+        SchemaMismatch
+            The message is no JSON object, or a field is missing or of the wrong type.
+        """
+        try:
+            return msgspec.structs.astuple(self._decoder.decode(value))
+        except msgspec.ValidationError as error:
+            raise SchemaMismatch(
+                f"The message does not fit the model: {error}.",
+                valid=f"Inputs: {', '.join(f'{column.name} {column.type}' for column in self._columns)}.",
+            ) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise SchemaMismatch(
+                f"The message is not JSON: {error}.", valid="A message is one JSON object with the model's inputs."
+            ) from error
+
+    def columns(self, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
+        """Return n >= 1 rows as columns of shape (n,)."""
+        values = zip(*rows, strict=True)
+        return {column.name: _array(column, one) for column, one in zip(self._columns, values, strict=True)}
+
+
+def _field(alias: str, column: Column) -> tuple[str, Any] | tuple[str, Any, Any]:
+    kind = _TYPES[column.type]
+    return (alias, kind) if column.required else (alias, kind | None, None)
+
+
+def _array(column: Column, values: tuple[Any, ...]) -> NDArray[Any]:
+    if column.type == "string":
+        made = np.empty(len(values), dtype=object)
+        made[:] = values
+        return made
+    if column.type == "datetime":
+        return np.array([_moment(value) for value in values], dtype="datetime64[us]")
+    if column.required:
+        return np.array(values, dtype=DTYPES[column.type])
+    if column.type == "boolean":
+        return np.array(values, dtype=object)
+    # A whole number that is missing has no value of its own type.
+    kind = np.float32 if column.type == "float" else np.float64
+    return np.array([np.nan if value is None else value for value in values], dtype=kind)
+
+
+def _moment(value: datetime | None) -> np.datetime64:
+    if value is None:
+        return np.datetime64("NaT", "us")
+    plain = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+    return np.datetime64(plain, "us")

@@ -1,0 +1,58 @@
+"""Which pipeline run the code is in: datasets that are read meanwhile are written down there."""
+
+from __future__ import annotations
+
+import weakref
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from loopwright.records import DatasetRef
+
+__all__ = ["Recorder", "recorder"]
+
+#: Rows compared to notice that a frame was changed in place since it was hashed.
+_WITNESSES = 64
+
+
+@dataclass
+class Recorder:
+    """What one pipeline run has read so far. Used by one thread."""
+
+    pipeline: str = ""
+    run_id: str = ""
+    datasets: list[DatasetRef] = field(default_factory=list)
+    _known: dict[int, tuple[weakref.ref[Any], str, str]] = field(default_factory=dict)
+
+    def add(self, dataset: DatasetRef) -> None:
+        """Write down that the run uses a dataset; the one added last comes last."""
+        same = [
+            known for known in self.datasets if (known.digest, known.name) == (dataset.digest, dataset.name)
+        ]
+        for known in same:
+            self.datasets.remove(known)
+        self.datasets.append(dataset)
+
+    def remember(self, table: Any, digest: str) -> None:
+        """Keep the fingerprint of a frame or table, so that it is hashed once although many steps take it."""
+        key = id(table)
+        self._known[key] = (weakref.ref(table), digest, _witness(table))
+
+    def recall(self, table: Any) -> str | None:
+        """Return the kept fingerprint of this very object, unless it looks changed since."""
+        known = self._known.get(id(table))
+        if known is None or known[0]() is not table or known[2] != _witness(table):
+            return None
+        return known[1]
+
+
+def _witness(table: Any) -> str:
+    """Return a cheap description of a frame that a change in place is likely to alter; Arrow tables never change."""
+    if not hasattr(table, "iloc"):
+        return ""
+    rows = table.iloc[:: max(1, len(table) // _WITNESSES)]
+    return f"{table.shape} {list(table.columns)} {hash(rows.to_csv(index=False))}"
+
+
+#: The running pipeline's recorder; None outside of pipelines.
+recorder: ContextVar[Recorder | None] = ContextVar("loopwright_recorder", default=None)

@@ -1,0 +1,126 @@
+"""Snapshots: a table as it was at one moment, kept once as Parquet under its fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loopwright.config import Project
+from loopwright.errors import Damaged, Denied, InvalidInput, NotFound
+from loopwright.ledger import Ledger
+from loopwright.lineage.context import recorder
+from loopwright.lineage.fingerprints import fingerprint
+from loopwright.records import DatasetRef
+
+__all__ = ["path_of", "read_snapshot", "snapshot"]
+
+
+def path_of(project: Project, digest: str) -> Path:
+    """Return where the snapshot with this fingerprint lies."""
+    return project.datasets / digest[:2] / f"{digest}.parquet"
+
+
+def snapshot(
+    project: Project, table: pa.Table, name: str, source: str, source_digest: str = ""
+) -> DatasetRef:
+    """Keep a table, once however often it is given, and note it in the ledger and in the running pipeline.
+
+    Parameters
+    ----------
+    name
+        What people call the dataset.
+    source
+        Where it came from: a file below the project, or a description such as ``predictions:digits``; empty when
+        that is not known. A source that is known for the same content already is kept.
+    source_digest
+        SHA-256 of the source file's bytes; empty when the source is no file.
+
+    Raises
+    ------
+    InvalidInput
+        The table has no columns, or two columns of one name, or a type that Parquet cannot keep.
+    Denied
+        The project's state folder cannot be written to.
+    """
+    if not table.num_columns or len(set(table.column_names)) != table.num_columns:
+        raise InvalidInput(
+            f"The dataset {name!r} has the columns {table.column_names}.",
+            valid="A dataset has at least one column, and no two of one name.",
+        )
+    digest = fingerprint(table)
+    path = path_of(project, digest)
+    if not path.is_file():
+        _write(table, path, name)
+    ref = DatasetRef(
+        name=name,
+        digest=digest,
+        rows=table.num_rows,
+        columns=tuple(table.column_names),
+        source=source,
+        source_digest=source_digest,
+        snapshot=path.relative_to(project.root).as_posix(),
+    )
+    ref = _note(project, ref)
+    if running := recorder.get():
+        running.add(ref)
+    return ref
+
+
+def _note(project: Project, ref: DatasetRef) -> DatasetRef:
+    ledger = Ledger.open(project)
+    try:
+        state = ledger.get("dataset", ref.digest)
+        known = state.read(DatasetRef) if state else None
+        if known and known.source and not ref.source:
+            # The same rows under a second name: where they came from stays known.
+            return dataclasses.replace(ref, source=known.source, source_digest=known.source_digest)
+        ledger.put("dataset", ref.digest, ref)
+        return ref
+    finally:
+        ledger.close()
+
+
+def _write(table: pa.Table, path: Path, name: str) -> None:
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, temporary, compression="zstd")
+        temporary.replace(path)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InvalidInput(f"The dataset {name!r} cannot be kept as Parquet: {error}.") from error
+    except OSError as error:
+        raise Denied(f"{path} cannot be written: {error}.", hint=f"ls -ld {path.parent}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_snapshot(project: Project, digest: str) -> pa.Table:
+    """Return the table with this fingerprint, after checking that it still has it.
+
+    Raises
+    ------
+    NotFound
+        There is no such snapshot.
+    Damaged
+        The file cannot be read, or its content has another fingerprint.
+    """
+    path = path_of(project, digest)
+    hint = "run the pipeline again to take a new snapshot"
+    if not path.is_file():
+        raise NotFound(f"There is no snapshot of the dataset {digest[:16]}: {path} is missing.", hint=hint)
+    try:
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise Damaged(f"The snapshot {path} cannot be read: {error}.", hint=hint, digest=digest) from error
+    found = fingerprint(table)
+    if found != digest:
+        raise Damaged(
+            f"The snapshot {path} has the fingerprint {found[:16]}, not {digest[:16]}.",
+            hint=hint,
+            digest=digest,
+        )
+    return table

@@ -1,0 +1,29 @@
+"""The prediction log: every prediction with its inputs, joined with the labels that arrive later.
+
+Writers append to Arrow IPC streams of their own before a prediction is acknowledged (`PredictionLog`, `LabelLog`) and
+seal them to Parquet; readers query both with DuckDB (`PredictionStore`). Writers and readers never wait for each
+other. Not for aggregates: those belong to monitors.
+"""
+
+from loopwright.predictions.columns import rows_of
+from loopwright.predictions.ids import HOLDOUT_DIGITS, Ids
+from loopwright.predictions.labels import LabelLog
+from loopwright.predictions.log import PredictionLog
+from loopwright.predictions.rows import Predictions
+from loopwright.predictions.schema import Layout, prediction_kind, table_schema
+from loopwright.predictions.seal import seal_orphans
+from loopwright.predictions.store import PredictionStore
+
+__all__ = [
+    "HOLDOUT_DIGITS",
+    "Ids",
+    "LabelLog",
+    "Layout",
+    "PredictionLog",
+    "PredictionStore",
+    "Predictions",
+    "prediction_kind",
+    "rows_of",
+    "seal_orphans",
+    "table_schema",
+]

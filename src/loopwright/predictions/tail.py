@@ -1,0 +1,155 @@
+"""Open tails: an Arrow IPC stream that one process appends to, and the loop that reads any of them.
+
+Each append is one record batch in one write into the page cache, so that a process killed at any moment leaves whole
+batches and at most one torn one at the end, which was never acknowledged. `pyarrow`'s own ``read_all`` refuses such a
+file as a whole; reading batch by batch keeps every complete batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from loopwright.errors import Unavailable
+from loopwright.predictions.files import TAIL, LogFolder, new_stem, now_us
+from loopwright.predictions.schema import Layout
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["Tail", "lock", "read_batches"]
+
+#: So many appended batches are put together while reading: single-row batches would cost kilobytes of objects each.
+_TOGETHER = 1024
+
+
+def lock(descriptor: int) -> bool:
+    """Lock a tail until its file is closed or its process dies; False when somebody else holds it.
+
+    The kernel gives the lock back with the process, so it tells a living owner from a dead one even where pids or
+    clocks mislead. True without a lock where the system has none.
+    """
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+class Tail:
+    """One open tail. Not thread-safe: its log serialises the calls.
+
+    Parameters
+    ----------
+    folder
+        The log it belongs to.
+    schema
+        Of every batch that will be appended.
+    synced
+        Whether an append waits until the disk has it (a power cut loses nothing), or only the page cache (the death
+        of the process loses nothing).
+    """
+
+    def __init__(self, folder: LogFolder, schema: Any, *, synced: bool) -> None:
+        self.path = folder.open / f"{new_stem()}{TAIL}"
+        self.opened_us = now_us()
+        self.rows = 0
+        self.size_bytes = 0
+        self.broken = False
+        self._synced = synced
+        self._head: bytes = schema.serialize().to_pybytes()
+        folder.open.mkdir(parents=True, exist_ok=True)
+        self.descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        lock(self.descriptor)
+        if synced:
+            sync_folder(folder.open)
+
+    def append(self, batch: Any) -> None:
+        """Append one record batch and return when it is durable.
+
+        Raises
+        ------
+        Unavailable
+            The disk does not take it. Nothing of the batch is kept: what was written of it is cut off again, and
+            where even that fails the tail is `broken`: it is read up to its last whole batch and never appended to.
+        """
+        body: Any = batch.serialize()
+        if not self.size_bytes:
+            body = self._head + body.to_pybytes()
+        try:
+            _write(self.descriptor, body)
+            if self._synced:
+                getattr(os, "fdatasync", os.fsync)(self.descriptor)
+        except OSError as error:
+            self._cut()
+            raise Unavailable(
+                f"{len(batch)} rows could not be written to {self.path}: {error.strerror}.",
+                valid="Nothing of them was kept.",
+                hint=f"df -h {self.path.parent}",
+                path=str(self.path),
+            ) from error
+        self.size_bytes += len(memoryview(body))
+        self.rows += len(batch)
+
+    def _cut(self) -> None:
+        try:
+            os.ftruncate(self.descriptor, self.size_bytes)
+        except OSError:
+            self.broken = True
+
+    def close(self) -> None:
+        """Close the file, which also gives back its lock."""
+        with contextlib.suppress(OSError):
+            os.close(self.descriptor)
+
+
+def _write(descriptor: int, body: Any) -> None:
+    """Write everything; in one call, unless the disk takes only a part of it."""
+    view = memoryview(body)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; a no-op where folders cannot be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_batches(path: Path) -> Iterator[Any]:
+    """Yield the complete rows of a tail as record batches of the table, up to the first torn batch.
+
+    Raises
+    ------
+    FileNotFoundError
+        The tail is gone: it was sealed.
+    """
+    # Read, not mapped: the owner may cut a torn batch off, and a mapped page beyond the end kills the reader.
+    source = pa.BufferReader(path.read_bytes())
+    try:
+        stream = pa.ipc.open_stream(source)
+    except (OSError, pa.ArrowInvalid):
+        return
+    layout = Layout.read(stream.schema)
+    together: list[Any] = []
+    reading = True
+    while reading:
+        try:
+            together.append(stream.read_next_batch())
+        except (StopIteration, OSError, pa.ArrowInvalid):
+            reading = False
+        if together and (len(together) >= _TOGETHER or not reading):
+            batch = pa.concat_batches(together) if len(together) > 1 else together[0]
+            together.clear()
+            yield layout.expand(batch) if layout else batch

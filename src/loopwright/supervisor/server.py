@@ -1,0 +1,186 @@
+"""The project's local server: MLflow and Prefect, both complete and unchanged, in one process on one port.
+
+``/mlflow`` is MLflow (pages, REST, artifacts), ``/prefect`` is Prefect (pages, API, web sockets), ``/health`` answers once
+both are up. Together they take a third of the memory that two official servers with their defaults take, see
+``docs/adr/0001-one-local-server.md``.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from loopwright import parts
+from loopwright.config import Project
+
+__all__ = ["main"]
+
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+
+def _configure(project: Project, port: int) -> None:
+    """Set what both servers read from the environment; must run before either is imported."""
+    tracking = project.state / "tracking"
+    project.artifacts.mkdir(parents=True, exist_ok=True)
+    prefect = project.state / "prefect"
+    prefect.mkdir(parents=True, exist_ok=True)
+    store = f"sqlite:///{tracking / 'mlflow.db'}"
+    base = f"http://127.0.0.1:{port}"
+    os.environ |= {
+        # MLflow's own command line sets these private variables for its workers.
+        "_MLFLOW_SERVER_FILE_STORE": store,
+        "_MLFLOW_SERVER_REGISTRY_STORE": store,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": project.artifacts.as_uri(),
+        "_MLFLOW_STATIC_PREFIX": "/mlflow",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "localhost:*,127.0.0.1:*,localhost,127.0.0.1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_HOME": str(prefect),
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect / 'prefect.db'}",
+        "PREFECT_SERVER_API_BASE_PATH": "/prefect/api",
+        "PREFECT_SERVER_UI_SERVE_BASE": "/prefect",
+        "PREFECT_UI_API_URL": f"{base}/prefect/api",
+        "PREFECT_API_URL": f"{base}/prefect/api",
+        # Else Prefect rewrites its pages inside site-packages, for all projects at once.
+        "PREFECT_UI_STATIC_DIRECTORY": str(prefect / "ui"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    }
+
+
+def _create_stores(project: Project) -> None:
+    """Create or migrate MLflow's schema once, under a lock, and set what it never sets itself.
+
+    Eight processes that open a new MLflow store at the same time leave one alive; and without ANALYZE the best of ten
+    thousand runs by a metric takes a hundred times as long.
+    """
+    from mlflow.store.db.utils import _safe_initialize_tables, create_sqlalchemy_engine_with_retry
+
+    path = project.state / "tracking" / "mlflow.db"
+    with FileLock(f"{path}.lock", timeout=120):
+        engine = create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")
+        _safe_initialize_tables(engine)
+        engine.dispose()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("ANALYZE")
+            connection.commit()
+
+
+def _tune_sqlite() -> None:
+    """Let every SQLite connection of this process sync once per checkpoint, which is safe in WAL mode."""
+    from sqlalchemy import Engine, event
+
+    @event.listens_for(Engine, "connect")
+    def _normal(connection: Any, _record: Any) -> None:
+        if type(connection).__module__.startswith("sqlite3"):
+            connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _mlflow_app() -> App:
+    import mlflow.server.fastapi_app
+
+    app: App = mlflow.server.fastapi_app.app
+    return app
+
+
+def _prefect_app() -> App:
+    from prefect.server.api.server import create_app
+
+    app: App = create_app(ephemeral=False)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Any) -> AsyncIterator[None]:
+    async with app.router.lifespan_context(app):
+        yield
+
+
+def build(project: Project) -> App:
+    """Return the ASGI application that serves both."""
+    _create_stores(project)
+    _tune_sqlite()
+    mlflow_app, prefect_app = _mlflow_app(), _prefect_app()
+
+    async def app(
+        scope: Scope, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        if scope["type"] == "lifespan":
+            await _serve_lifespan((mlflow_app, prefect_app), receive, send)
+            return
+        path = scope["path"]
+        if path == "/mlflow" or path.startswith("/mlflow/"):
+            await mlflow_app(scope, receive, send)
+        elif path == "/prefect" or path.startswith("/prefect/"):
+            await prefect_app(scope, receive, send)
+        elif path == "/health":
+            await _answer(send, 200, b"OK")
+        else:
+            await _answer(send, 404, b"Here are /mlflow/ and /prefect/\n")
+
+    return app
+
+
+async def _answer(send: Callable[[Any], Awaitable[None]], status: int, body: bytes) -> None:
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _serve_lifespan(
+    apps: tuple[Any, ...], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
+    """Start and stop both applications with this one."""
+    await receive()
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            for app in apps:
+                await stack.enter_async_context(_lifespan(app))
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": repr(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        # Prefect's services may take their time; the supervisor does not wait longer than this.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await stack.aclose()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def main() -> None:
+    """Serve on 127.0.0.1 until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m loopwright.supervisor.server")
+    parser.add_argument("--port", type=int, required=True)
+    port = parser.parse_args().port
+    project = Project.find()
+    os.chdir(project.root)
+    parts.follow_supervisor()
+    _configure(project, port)
+    import uvicorn
+
+    app = build(project)
+    Path(project.run).mkdir(parents=True, exist_ok=True)
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+        ws="websockets-sansio",
+    )
+
+
+if __name__ == "__main__":
+    main()
