@@ -63,23 +63,24 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """Return a project whose MLflow server runs, on its own folders."""
+    """Return a project whose local server runs, on its own folders."""
     root = tmp_path_factory.mktemp("project")
     (root / "loopwright.toml").write_text('[model.configured]\ntarget = "target"\n')
     project = Project(root)
-    project.artifacts.mkdir(parents=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--artifacts-destination", str(project.artifacts)]
-    command += ["--backend-store-uri", f"sqlite:///{root / '.loopwright' / 'tracking' / 'mlflow.db'}"]
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     log = root / "server.log"
     with log.open("wb") as out:
-        server = subprocess.Popen(command, env=os.environ | settings, stdout=out, stderr=out, cwd=root)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "loopwright.supervisor.server", "--port", str(port)],
+            env=os.environ | {"LOOPWRIGHT_PROJECT": str(root)},
+            stdout=out,
+            stderr=out,
+            cwd=root,
+        )
     patch = pytest.MonkeyPatch()
-    patch.setenv("MLFLOW_TRACKING_URI", url)
-    patch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    patch.setenv("MLFLOW_TRACKING_URI", f"{url}/mlflow")
+    patch.setenv("PREFECT_API_URL", f"{url}/prefect/api")
     patch.setenv("LOOPWRIGHT_PROJECT", str(root))
     patch.delenv("LOOPWRIGHT_LEDGER", raising=False)
     try:
@@ -103,7 +104,7 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
             if httpx.get(f"{url}/health", timeout=5).status_code == 200:
                 return
         time.sleep(0.2)
-    pytest.fail(f"The MLflow server did not start:\n{log.read_text()[-3000:]}")
+    pytest.fail(f"The local server did not start:\n{log.read_text()[-3000:]}")
 
 
 @pytest.fixture(scope="module")
@@ -247,11 +248,11 @@ def test_unknown_names_are_named(project: Project, iris: pd.DataFrame) -> None:
     """An unknown model, alias, version or run is named with what there is."""
     registry.register("known", fitted(GaussianNB(), iris), iris, target="target")
     registry.set_alias(project, "known", "champion", 1)
-    with pytest.raises(NotFound, match="no model 'knwn'.*Did you mean 'known'"):
+    with pytest.raises(NotFound, match=r"no model 'knwn'.*Did you mean 'known'"):
         registry.version(project, "knwn")
-    with pytest.raises(NotFound, match="called 'champoin'.*Did you mean 'champion'"):
+    with pytest.raises(NotFound, match=r"called 'champoin'.*Did you mean 'champion'"):
         registry.version(project, "known", "champoin")
-    with pytest.raises(NotFound, match="called '7'.*Known: 1"):
+    with pytest.raises(NotFound, match=r"called '7'.*Known: 1"):
         registry.version(project, "known", 7)
     with pytest.raises(NotFound, match="called '7'"):
         registry.set_alias(project, "known", "champion", 7)
@@ -269,7 +270,7 @@ def test_the_target_comes_from_the_configuration(project: Project, iris: pd.Data
     assert registry.register("configured", model, iris, project=configured).version == 1
     with pytest.raises(InvalidInput, match="target column of model 'other' is not known"):
         registry.register("other", model, iris)
-    with pytest.raises(InvalidInput, match="'targe'.*Did you mean 'target'"):
+    with pytest.raises(InvalidInput, match=r"'targe'.*Did you mean 'target'"):
         registry.register("other", model, iris, target="targe")
     with pytest.raises(InvalidInput, match="called 'a/b'"):
         registry.register("a/b", model, iris, target="target")
@@ -357,7 +358,7 @@ def test_any_pyfunc_model_is_served(project: Project, iris: pd.DataFrame) -> Non
     import mlflow
     import mlflow.pyfunc
 
-    class Area(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+    class Area(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
             return model_input["petal length (cm)"] * model_input["petal width (cm)"]
 
@@ -372,7 +373,7 @@ def test_any_pyfunc_model_is_served(project: Project, iris: pd.DataFrame) -> Non
     made = registry.register_run(project, "area", run.info.run_id)
     scorer = scoring.load(scoring.prepare(project, "area", made.version))
     assert (scorer.runtime, scorer.signature.task) == ("native", Task.regression)
-    found = scorer.score({name: features[name].to_numpy() for name in features})
+    found = scorer.score({name: features[name].to_numpy() for name in scorer.signature.names})
     np.testing.assert_allclose(found.prediction, features.prod(axis=1))
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Literal
 
 from loopwright.config import STATE, Project
 
-__all__ = ["Environment", "capture", "git"]
+__all__ = ["Environment", "capture", "git", "keep", "stored"]
 
-#: Untracked files larger than this are named in the diff and not copied into it.
+#: New files larger than this, or more than so many, are named in the diff and not copied into it.
 _LARGEST = 1_000_000
+_MOST_FILES = 200
 _GIT_TIMEOUT_S = 20.0
 
 
@@ -57,6 +60,30 @@ def capture(project: Project) -> Environment:
     )
 
 
+def stored(project: Project, digest: str, kind: Literal["diff", "lock"]) -> Path:
+    """Return where a diff or a lock with this digest is kept. Many runs share one."""
+    return project.state / "environments" / digest[:2] / f"{digest}.{kind}"
+
+
+def keep(project: Project, environment: Environment) -> dict[str, Path]:
+    """Keep diff and lock under their digests, once, and return their files by the name they have with a run."""
+    wanted: list[tuple[str, Literal["diff", "lock"], str, str]] = [
+        ("uncommitted.diff", "diff", environment.diff_digest, environment.diff),
+        ("requirements.lock", "lock", environment.lock_digest, environment.lock),
+    ]
+    files = {}
+    for name, kind, digest, text in wanted:
+        if not digest:
+            continue
+        files[name] = path = stored(project, digest, kind)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_bytes(text.encode())
+            temporary.replace(path)
+    return files
+
+
 def git(folder: Path, *arguments: str) -> str | None:
     """Return the output of a git command, or None where it fails or there is no git."""
     try:
@@ -87,21 +114,23 @@ def _git_state(root: Path) -> tuple[str, bool, list[str]]:
 def _diff(root: Path, commit: str, new_files: list[str]) -> str:
     tracked = git(root, "diff", "--no-ext-diff", "--no-color", "--binary", "HEAD") if commit else ""
     top = Path((git(root, "rev-parse", "--show-toplevel") or str(root)).strip()) if new_files else root
-    return (tracked or "") + "".join(_as_new(top, name) for name in new_files)
+    kept = "".join(_as_new(top, name) for name in new_files[:_MOST_FILES])
+    return (
+        (tracked or "")
+        + kept
+        + "".join(f"# new file, not kept: {name}\n" for name in new_files[_MOST_FILES:])
+    )
 
 
 def _as_new(top: Path, name: str) -> str:
-    """Return a new file as a patch; what is large or no text is named with its hash instead."""
+    """Return a new file as a patch; one that is large or no text is only named, with its size."""
     try:
-        content = (top / name).read_bytes()
-    except OSError:
-        return f"# new file, not readable: {name}\n"
-    try:
-        text = content.decode() if len(content) <= _LARGEST else None
-    except UnicodeDecodeError:
-        text = None
-    if text is None or "\0" in text:
-        return f"# new file, not kept: {name} sha256={hashlib.sha256(content).hexdigest()}\n"
+        size = (top / name).stat().st_size
+        text = (top / name).read_bytes().decode() if size <= _LARGEST else "\0"
+    except (OSError, UnicodeDecodeError):
+        size, text = -1, "\0"
+    if "\0" in text:
+        return f"# new file, not kept: {name}" + (f", {size} bytes\n" if size >= 0 else "\n")
     lines = text.splitlines(keepends=True)
     head = f"diff --git a/{name} b/{name}\nnew file mode 100644\n"
     if not lines:
@@ -121,7 +150,7 @@ def _lock(root: Path) -> tuple[str, str]:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, _mtime_ns: int, _size: int) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+    return path.read_bytes().decode(errors="replace")
 
 
 @cache

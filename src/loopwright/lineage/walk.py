@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from loopwright.config import Project
 from loopwright.errors import Damaged, NotFound
 from loopwright.ledger import Ledger
 from loopwright.lineage.code import code_digest_in
-from loopwright.lineage.datasets import read_snapshot
 from loopwright.lineage.digests import digest_of, file_digest
-from loopwright.lineage.environment import stored
+from loopwright.lineage.environment import git, stored
+from loopwright.lineage.snapshots import read_snapshot
 from loopwright.records import DatasetRef, Deployment, ModelVersion, PipelineRun, Prediction, StepRun
 
 __all__ = ["Trace", "TraceLink", "trace"]
@@ -136,7 +135,7 @@ def _code(project: Project, run: PipelineRun) -> Iterator[TraceLink]:
     if not run.git_commit:
         yield TraceLink("git commit", "-", None, "", "the project is no git repository, or had no commit")
         return
-    there = _git(project, "cat-file", "-e", f"{run.git_commit}^{{commit}}") is not None
+    there = git(project.root, "cat-file", "-e", f"{run.git_commit}^{{commit}}") is not None
     detail = "the commit is in the repository" if there else "the repository does not have this commit"
     yield TraceLink("git commit", run.git_commit[:12], there, run.git_commit, detail)
     if run.diff_digest:
@@ -165,7 +164,7 @@ def _step(project: Project, run: PipelineRun, step: StepRun) -> TraceLink:
     """Check a step's code against the text of its module in the commit."""
     moved = f"{len(step.inputs)} tables in, {len(step.outputs)} out, {step.seconds:.2f} s"
     module = run.pipeline.partition(":")[0].replace(".", "/") + ".py"
-    text = _git(project, "show", f"{run.git_commit}:./{module}") if run.git_commit else None
+    text = git(project.root, "show", f"{run.git_commit}:./{module}") if run.git_commit else None
     if text is None or not step.code_digest:
         return TraceLink("step", step.name, None, step.code_digest, f"{moved}; its source is not in a commit")
     found = code_digest_in(text, step.name)
@@ -203,13 +202,3 @@ def _source(project: Project, dataset: DatasetRef) -> TraceLink:
         detail = "changed since it was read; the snapshot has its content of then"
         return TraceLink("source file", dataset.source, None, dataset.source_digest, detail)
     return TraceLink("source file", dataset.source, True, found, "unchanged since it was read")
-
-
-def _git(project: Project, *words: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(project.root), *words], capture_output=True, text=True, check=False, timeout=30
-        )
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None

@@ -8,6 +8,7 @@ and to the segment it becomes. The names alone are enough to read a log: nothing
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -62,6 +63,11 @@ class Segment:
             return cls(path, parts[0], int(parts[1]), int(parts[2]), int(parts[3]))
         except (IndexError, ValueError):
             return None
+
+    @property
+    def schema(self) -> str:
+        """What the file's columns hash to: files with the same have the same columns."""
+        return self.stem.rpartition("-")[2]
 
     @property
     def name(self) -> str:
@@ -138,9 +144,10 @@ def process_mark() -> str:
     return f"p{os.getpid()}-c{_started_ms(os.getpid())}"
 
 
-def new_stem() -> str:
-    """Return a stem for a new tail of this process; stems sort by time."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{process_mark()}-{secrets.token_hex(3)}"
+def new_stem(schema: str = "") -> str:
+    """Return a stem for a new tail of this process; stems sort by time and end with what `schema` hashes to."""
+    digest = hashlib.blake2s(schema.encode(), digest_size=4).hexdigest()
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{process_mark()}-{secrets.token_hex(3)}-{digest}"
 
 
 def owner_alive(tail: Path) -> bool:

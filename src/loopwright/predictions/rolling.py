@@ -60,13 +60,13 @@ class RollingLog:
         self._seal_after_us = int(seal_after_s * 1e6)
         self._append_lock = threading.Lock()
         self._seal_lock = threading.Lock()
-        self._tails: dict[Any, Tail] = {}
+        self._tails: dict[str, Tail] = {}
         self._full: deque[Tail] = deque()
         self._uncatalogued: deque[Segment] = deque()
         self._closed = False
 
-    def append(self, kind: Any, batch: Any) -> None:
-        """Append a batch to the tail of its kind; batches of one kind share one schema.
+    def append(self, kind: str, batch: Any) -> None:
+        """Append a batch to the tail of its kind; a kind is a text that is equal for equal schemas.
 
         Raises
         ------
@@ -83,9 +83,9 @@ class RollingLog:
                 if self._is_full(tail):
                     self._full.append(self._tails.pop(kind))
 
-    def _open(self, kind: Any, schema: Any) -> Tail:
+    def _open(self, kind: str, schema: Any) -> Tail:
         try:
-            tail = self._tails[kind] = Tail(self._folder, schema, synced=self._synced)
+            tail = self._tails[kind] = Tail(self._folder, schema, kind, synced=self._synced)
         except OSError as error:
             raise Unavailable(
                 f"No file can be opened in {self._folder.open}: {error.strerror}.",

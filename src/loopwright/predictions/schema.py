@@ -131,9 +131,9 @@ class Layout:
         return [name for name, kind in self.inputs if kind == "string"]
 
     @cached_property
-    def key(self) -> bytes:
+    def key(self) -> str:
         """The layout as text: equal for equal layouts."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps(asdict(self))
 
     @cached_property
     def tail_schema(self) -> Any:
@@ -145,7 +145,7 @@ class Layout:
             ("prediction", _PREDICTION_TYPES[self.prediction]),
             ("probability", pa.list_(pa.float64())),
         ]
-        return pa.schema(fields, metadata={_METADATA: self.key})
+        return pa.schema(fields, metadata={_METADATA: self.key.encode()})
 
     def encode(self, rows: Predictions) -> Any:
         """Return rows as one record batch of the tail.

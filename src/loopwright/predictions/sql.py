@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from loopwright.errors import InvalidInput, listing
-from loopwright.predictions.files import LogFolder
+from loopwright.errors import Damaged, InvalidInput, listing
+from loopwright.predictions.files import LogFolder, Segment
 from loopwright.predictions.labels import LABELS
 from loopwright.predictions.schema import BASE
 from loopwright.predictions.tail import read_batches
@@ -26,10 +26,10 @@ __all__ = ["LABEL_SLACK_US", "Selection", "Snapshot", "View", "read_snapshot", "
 LABEL_SLACK_US = 24 * 3600 * 1_000_000
 #: How a label, stored as `number` and `text`, becomes a value of the prediction's type.
 _ACTUAL = {
-    "BOOLEAN": "coalesce(label.given.number <> 0, try_cast(label.given.text as boolean))",
-    "BIGINT": "coalesce(try_cast(label.given.text as bigint), try_cast(label.given.number as bigint))",
-    "DOUBLE": "coalesce(label.given.number, try_cast(label.given.text as double))",
-    "VARCHAR": "label.given.text",
+    "BOOLEAN": "coalesce(number <> 0, try_cast(text as boolean))",
+    "BIGINT": "coalesce(try_cast(text as bigint), try_cast(number as bigint))",
+    "DOUBLE": "coalesce(number, try_cast(text as double))",
+    "VARCHAR": "text",
 }
 _LAST = ("prediction", "probability")
 
@@ -65,6 +65,11 @@ class Selection:
     until_us: int | None = None
 
     @property
+    def bounded(self) -> bool:
+        """Whether it is a span of time, so that most labels belong to other rows."""
+        return self.since_us is not None or self.until_us is not None
+
+    @property
     def where(self) -> str:
         """The condition on the rows."""
         parts = ["true"]
@@ -77,9 +82,9 @@ class Selection:
 
 @dataclass(slots=True)
 class Snapshot:
-    """The rows of one or more logs at one moment: paths of sealed segments, and tables read from open tails."""
+    """The rows of one or more logs at one moment: sealed segments, and tables read from open tails."""
 
-    segments: list[Path] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
     tables: list[Any] = field(default_factory=list)
 
 
@@ -93,7 +98,7 @@ def read_snapshot(
     outside [since, until) are left out; one is kept for its columns when nothing else is left.
     """
     snapshot = Snapshot()
-    outside: Path | None = None
+    outside: Segment | None = None
     for folder in folders:
         tails: dict[str, list[Any]] = {}
         for path in folder.tails():
@@ -105,10 +110,10 @@ def read_snapshot(
         sealed = {segment.stem for segment in segments}
         batches = [batch for stem, found in tails.items() if stem not in sealed for batch in found]
         snapshot.tables += _tables(batches)
-        within = [segment.path for segment in segments if segment.overlaps(since_us, until_us)]
+        within = [segment for segment in segments if segment.overlaps(since_us, until_us)]
         snapshot.segments += within
         if segments and not within:
-            outside = segments[-1].path
+            outside = segments[-1]
     if outside and not snapshot.segments and not snapshot.tables:
         snapshot.segments = [outside]
     return snapshot
@@ -120,6 +125,14 @@ def _tables(batches: list[Any]) -> list[Any]:
     for batch in batches:
         found.setdefault(batch.schema.to_string(), []).append(batch)
     return [pa.Table.from_batches(same) for same in found.values()]
+
+
+def _reads(segments: list[Segment]) -> list[str]:
+    """Return one DuckDB table function call for each group of files with the same columns."""
+    groups: dict[str, list[str]] = {}
+    for segment in segments:
+        groups.setdefault(segment.schema, []).append(text(str(segment.path)))
+    return [f"read_parquet([{', '.join(paths)}], hive_partitioning = false)" for paths in groups.values()]
 
 
 class View:
@@ -150,8 +163,16 @@ class View:
             "python_enable_replacements": "false",
         }
         self._connection = duckdb.connect(":memory:", config=settings)
+        try:
+            self._build(predictions, labels, empty, selection)
+        except duckdb.Error as error:
+            self._connection.close()
+            raise _damaged(error) from error
+
+    def _build(self, predictions: Snapshot, labels: Snapshot, empty: Any, selection: Selection) -> None:
         self._execute("SET TimeZone = 'UTC'")
-        paths = [*predictions.segments, *labels.segments]
+        self._execute("SET parquet_metadata_cache = true")
+        paths = [segment.path for segment in (*predictions.segments, *labels.segments)]
         if paths:
             self._execute(f"SET allowed_paths = [{', '.join(text(str(path)) for path in paths)}]")
         self._execute("SET enable_external_access = false")
@@ -177,11 +198,9 @@ class View:
         for number, table in enumerate(tables):
             self._connection.register(f"{name}_tail_{number}", table)
             parts.append(f"select * from {name}_tail_{number}")
-        if snapshot.segments:
-            files = ", ".join(text(str(path)) for path in snapshot.segments)
-            parts.append(
-                f"select * from read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
-            )
+        # Files of the same columns together: DuckDB then looks at one of them to plan a query, where it would open
+        # every file with union_by_name (300 files: 0.9 s a query).
+        parts += [f"select * from {read}" for read in _reads(snapshot.segments)]
         self._execute(f"create view {name} as {' union all by name '.join(parts)}")
 
     def columns(self, name: str = "predictions") -> dict[str, str]:
@@ -194,21 +213,30 @@ class View:
         base = [name for name, _ in BASE]
         names = [*base, *(name for name in found if name not in {*base, *_LAST}), *_LAST]
         actual = _ACTUAL.get(found["prediction"], _ACTUAL["VARCHAR"])
+        self._execute(f"create view selected as select * from logged where {selection.where}")
+        # A label that has no value of the prediction's type still replaces an earlier one: arg_max_null, not arg_max.
+        few = "semi join selected using (prediction_id)" if selection.bounded else ""
         self._execute(f"""
             create view predictions as
-            select {", ".join("logged." + _name(name) for name in names)},
-                   {actual} as actual, label.received_at as labelled_at
-            from (select * from logged where {selection.where}) as logged
-            left join (
-                select prediction_id, max(received_at) as received_at,
-                       arg_max(struct_pack(number := number, text := text), received_at) as given
-                from labels group by prediction_id
+            select {", ".join("selected." + _name(name) for name in names)}, label.actual, label.labelled_at
+            from selected left join (
+                select prediction_id, arg_max_null({actual}, received_at) as actual, max(received_at) as labelled_at
+                from labels {few} group by prediction_id
             ) as label using (prediction_id)
         """)
 
     def table(self, query: str) -> Any:
-        """Return the result of one of our own queries as an Arrow table."""
-        return self._connection.sql(query).to_arrow_table()
+        """Return the result of one of our own queries as an Arrow table.
+
+        Raises
+        ------
+        Damaged
+            A segment cannot be read.
+        """
+        try:
+            return self._connection.sql(query).to_arrow_table()
+        except self._duckdb.Error as error:
+            raise _damaged(error) from error
 
     def locate(self, prediction_id: str) -> Snapshot | None:
         """Return the one tail or segment that holds a prediction, which has its model's own columns; None if none."""
@@ -216,13 +244,14 @@ class View:
         for number, table in enumerate(self._predictions.tables):
             if self.table(f"select 1 from logged_tail_{number} {where}").num_rows:
                 return Snapshot(tables=[table])
-        if not self._predictions.segments:
-            return None
-        files = ", ".join(text(str(path)) for path in self._predictions.segments)
-        found = self.table(
-            f"select filename from read_parquet([{files}], filename = true, union_by_name = true) {where}"
-        )
-        return Snapshot(segments=[Path(found.column(0)[0].as_py())]) if found.num_rows else None
+        for read in _reads(self._predictions.segments):
+            found = self.table(f"select filename from {read} {where}")
+            if found.num_rows:
+                path = found.column(0)[0].as_py()
+                return Snapshot(
+                    [segment for segment in self._predictions.segments if str(segment.path) == path]
+                )
+        return None
 
     def register(self, name: str, table: Any) -> None:
         """Make an Arrow table known to `table` under a name."""
@@ -245,13 +274,20 @@ class View:
                     f"The log is only read, with one SELECT; this is {' and '.join(kinds) or 'empty'}: {_short(query)}",
                     valid="It may start with WITH. Views: predictions, labels.",
                 )
-            return self.table(query)
+            return self._connection.sql(query).to_arrow_table()
         except self._duckdb.Error as error:
             raise InvalidInput(
                 f"The query does not work: {_short(str(error))}",
                 valid=f"Columns of predictions: {listing(self.columns(), most=40)}.",
                 query=query,
             ) from error
+
+
+def _damaged(error: Exception) -> Damaged:
+    return Damaged(
+        f"The prediction log cannot be read: {_short(str(error))}",
+        hint="restore the file the message names, or move it away",
+    )
 
 
 def _short(words: str) -> str:

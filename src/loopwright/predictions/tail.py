@@ -50,15 +50,15 @@ class Tail:
     ----------
     folder
         The log it belongs to.
-    schema
-        Of every batch that will be appended.
+    schema, name
+        Of every batch that will be appended, and a text that is equal for equal schemas.
     synced
         Whether an append waits until the disk has it (a power cut loses nothing), or only the page cache (the death
         of the process loses nothing).
     """
 
-    def __init__(self, folder: LogFolder, schema: Any, *, synced: bool) -> None:
-        self.path = folder.open / f"{new_stem()}{TAIL}"
+    def __init__(self, folder: LogFolder, schema: Any, name: str, *, synced: bool) -> None:
+        self.path = folder.open / f"{new_stem(name)}{TAIL}"
         self.opened_us = now_us()
         self.rows = 0
         self.size_bytes = 0

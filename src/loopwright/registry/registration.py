@@ -84,7 +84,7 @@ def register(
     training = _snapshot(project, name, described)
     with tempfile.TemporaryDirectory(prefix="loopwright-") as folder, _run(project) as run_id:
         files = write_extra_files(Path(folder), described, training, metrics or {})
-        model_id = _log(model, described, files)
+        model_id = _log(run_id, model, described, files)
         _annotate(run_id, training, metrics or {})
         facts = rest.create_version(project, name, f"models:/{model_id}", run_id, model_id)
         made = _version(project, facts, run_id, described, training, Path(folder))
@@ -130,7 +130,7 @@ def _snapshot(project: Project, name: str, described: Description) -> DatasetRef
 
 @contextlib.contextmanager
 def _run(project: Project) -> Iterator[str]:
-    """Give the id of the active run, of the pipeline's, or of one made for the occasion."""
+    """Give the id of the active run, of the running pipeline's, or of a run made for the occasion and ended after."""
     import mlflow
 
     from loopwright.lineage import recorder
@@ -141,13 +141,32 @@ def _run(project: Project) -> Iterator[str]:
     running = recorder.get()
     if running is not None and running.run_id:
         # A step in a thread of its own does not see the pipeline's run: MLflow keeps it for each thread.
-        with mlflow.start_run(run_id=running.run_id) as run:
-            yield run.info.run_id
+        yield running.run_id
         return
-    experiment = mlflow.get_experiment_by_name(project.name)
-    experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(project.name)
-    with mlflow.start_run(experiment_id=experiment_id) as run:
-        yield run.info.run_id
+    client = mlflow.MlflowClient()
+    run_id = client.create_run(_experiment(project, client)).info.run_id
+    try:
+        yield run_id
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id)
+
+
+def _experiment(project: Project, client: Any) -> str:
+    from mlflow.exceptions import MlflowException
+
+    for _ in range(2):
+        if found := client.get_experiment_by_name(project.name):
+            return str(found.experiment_id)
+        # Another process may make it between the question and the answer.
+        with contextlib.suppress(MlflowException):
+            return str(client.create_experiment(project.name))
+    raise InvalidInput(
+        f"MLflow refuses the experiment {project.name!r}.",
+        valid="An experiment that was deleted blocks its name until it is restored or removed for good.",
+        hint="mlflow gc, or another [project] name in loopwright.toml",
+    )
 
 
 def write_extra_files(
@@ -177,17 +196,21 @@ def replay_positions(rows: int) -> Any:
     return np.sort(np.random.default_rng(1).permutation(rows)[:REPLAY_ROWS])
 
 
-def _log(model: Any, described: Description, files: list[str]) -> str:
-    """Log the model and return its MLflow id.
+def _log(run_id: str, model: Any, described: Description, files: list[str]) -> str:
+    """Log the model to a run and return its MLflow id.
 
     Requirements and signature are passed in: when MLflow infers them it starts a Python of its own and takes seconds.
     """
     import mlflow.sklearn
+    from mlflow.models import Model
 
-    with _quiet("mlflow.sklearn"):
-        info = mlflow.sklearn.log_model(
-            model,
+    with _quiet():
+        info = Model.log(
+            None,
+            mlflow.sklearn,
             name="model",
+            run_id=run_id,
+            sk_model=model,
             # The default, skops, refuses half of the usual estimators: trees, forests, boosting, neighbours.
             serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_CLOUDPICKLE,
             signature=mlflow_signature(described.signature, described.prediction),
@@ -197,16 +220,22 @@ def _log(model: Any, described: Description, files: list[str]) -> str:
     return str(info.model_id)
 
 
+#: They warn that pickle is unsafe for foreign files, that a uv project was found, that pip is not installed.
+_CHATTY = ("mlflow.sklearn", "mlflow.utils.environment", "mlflow.utils.uv_utils")
+
+
 @contextlib.contextmanager
-def _quiet(logger: str) -> Iterator[None]:
-    """Silence the warning that pickle is unsafe for foreign files: this model was made right here."""
-    log = logging.getLogger(logger)
-    level = log.level
-    log.setLevel(logging.ERROR)
+def _quiet() -> Iterator[None]:
+    """Silence what MLflow says on each log of a model and what is of no use here."""
+    logs = [logging.getLogger(name) for name in _CHATTY]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def mlflow_signature(signature: Signature, prediction: Any) -> Any:

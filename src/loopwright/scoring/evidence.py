@@ -60,18 +60,30 @@ def gather(project: Project, version: ModelVersion, folder: Path, model: Any) ->
     """
     extra = folder / EXTRA
     if (extra / LAYOUT).is_file():
-        return _own(extra, version)
+        return _own(project, extra, version)
     table, training = _training_rows(project, version)
     return _by_hand(project, version, folder, model, table, training)
 
 
-def _own(extra: Path, version: ModelVersion) -> Evidence:
+def _own(project: Project, extra: Path, version: ModelVersion) -> Evidence:
     try:
         shape = msgspec.json.decode((extra / LAYOUT).read_bytes(), type=Shape)
     except msgspec.DecodeError as error:
         raise Damaged(f"{extra / LAYOUT} is not readable: {error}.") from error
     rows = arrays_of(read_rows(extra / REPLAY), shape.signature.inputs)
-    return Evidence(shape.signature, shape.layout, rows, read_profile(extra / PROFILE), version.training)
+    profile = read_profile(extra / PROFILE)
+    # Registered again by hand, such a version has lost its dataset, but its profile names it.
+    training = version.training or _dataset(project, profile.dataset)
+    return Evidence(shape.signature, shape.layout, rows, profile, training)
+
+
+def _dataset(project: Project, digest: str) -> DatasetRef | None:
+    ledger = Ledger.open(project)
+    try:
+        state = ledger.get("dataset", digest)
+        return state.read(DatasetRef) if state else None
+    finally:
+        ledger.close()
 
 
 def _training_rows(project: Project, version: ModelVersion) -> tuple[pa.Table | None, DatasetRef | None]:
@@ -88,12 +100,7 @@ def _training_rows(project: Project, version: ModelVersion) -> tuple[pa.Table | 
         table = lineage.read_snapshot(project, digest)
     except LoopwrightError:
         return None, None
-    ledger = Ledger.open(project)
-    try:
-        state = ledger.get("dataset", digest)
-        return table, state.read(DatasetRef) if state else None
-    finally:
-        ledger.close()
+    return table, _dataset(project, digest)
 
 
 def _by_hand(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,36 +22,8 @@ ROWS = 32
 _PREFIX = "input_"
 
 
-class _NoPandas:
-    """An import hook that makes pandas look absent."""
-
-    @staticmethod
-    def find_spec(name: str, *_: Any) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("pandas is kept out of this process", name=name)
-
-
-def arrow_alone() -> None:
-    """Have pyarrow settle that it works without pandas, unless pandas is loaded already.
-
-    pyarrow looks for pandas once, when it first converts an array, and would load it into every serving process: 40 MB
-    and half a second. It still finds pandas later, when a conversion to pandas is asked for.
-    """
-    import pyarrow as pa
-
-    if "pandas" in sys.modules:
-        return
-    hook: Any = _NoPandas
-    sys.meta_path.insert(0, hook)
-    try:
-        pa.array([0])
-    finally:
-        sys.meta_path.remove(hook)
-
-
 def read_rows(path: Path) -> pa.Table:
     """Read a Parquet file of rows without loading pandas."""
-    arrow_alone()
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:

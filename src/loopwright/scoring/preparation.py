@@ -48,7 +48,7 @@ def prepare(project: Project, model: str, version: int, *, force: bool = False) 
     lock = FileLock(folder.parent / f".{version}.lock", timeout=LOCK_S)
     try:
         with lock:
-            if not force and _prepared(folder):
+            if not force and _prepared(project, folder):
                 return folder
             return _prepare(project, model, version, folder)
     except Timeout as error:
@@ -58,12 +58,25 @@ def prepare(project: Project, model: str, version: int, *, force: bool = False) 
         ) from error
 
 
-def _prepared(folder: Path) -> bool:
+def _prepared(project: Project, folder: Path) -> bool:
+    """Whether the folder is complete and of the version as it is registered now."""
     try:
         manifest = read_manifest(folder)
     except LoopwrightError:
         return False
-    return all((folder / name).is_file() for name in manifest.files)
+    known = _known(project, manifest.model, manifest.version)
+    current = known is None or known.digest in {"", manifest.digest}
+    return current and all((folder / name).is_file() for name in manifest.files)
+
+
+def _known(project: Project, model: str, number: int) -> ModelVersion | None:
+    """Return what the ledger knows of a version."""
+    ledger = Ledger.open(project)
+    try:
+        state = ledger.get("model_version", f"{model}/{number}")
+    finally:
+        ledger.close()
+    return state.read(ModelVersion) if state else None
 
 
 def _prepare(project: Project, model: str, number: int, folder: Path) -> Path:
@@ -106,15 +119,9 @@ def _prepare(project: Project, model: str, number: int, folder: Path) -> Path:
 
 def _version(project: Project, model: str, number: int) -> ModelVersion:
     """Return the version; where the ledger knows it and its files are at hand, MLflow need not be running."""
-    ledger = Ledger.open(project)
-    try:
-        state = ledger.get("model_version", f"{model}/{number}")
-    finally:
-        ledger.close()
-    if state is not None:
-        known = state.read(ModelVersion)
-        if known.digest and Path(known.uri, "MLmodel").is_file():
-            return known
+    known = _known(project, model, number)
+    if known is not None and known.digest and Path(known.uri, "MLmodel").is_file():
+        return known
     return catalog.version(project, model, number)
 
 

@@ -1,8 +1,7 @@
 """The project's local server: MLflow and Prefect, both complete and unchanged, in one process on one port.
 
-``/mlflow`` is MLflow (pages, REST, artifacts), ``/prefect`` is Prefect (pages, API, web sockets), ``/health`` answers once
-both are up. Together they take a third of the memory that two official servers with their defaults take, see
-``docs/adr/0001-one-local-server.md``.
+``/mlflow`` is MLflow (pages, REST, artifacts), ``/prefect`` is Prefect (pages, API, web sockets), ``/health`` answers
+once both are up. Why one process, and what it costs: ``docs/adr/0001-one-local-server.md``.
 """
 
 import argparse
@@ -10,8 +9,10 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from pathlib import Path
+import subprocess
+import sys
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
 from filelock import FileLock
@@ -22,7 +23,16 @@ from loopwright.config import Project
 __all__ = ["main"]
 
 Scope = MutableMapping[str, Any]
-App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: Run by a process of its own while this one imports MLflow: Prefect's hundred migrations take as long.
+_MIGRATE_PREFECT = """
+import asyncio
+from prefect.server.database import provide_database_interface
+asyncio.run(provide_database_interface().create_db())
+"""
 
 
 def _configure(project: Project, port: int) -> None:
@@ -37,7 +47,10 @@ def _configure(project: Project, port: int) -> None:
         # MLflow's own command line sets these private variables for its workers.
         "_MLFLOW_SERVER_FILE_STORE": store,
         "_MLFLOW_SERVER_REGISTRY_STORE": store,
+        # A folder, not the server's proxy: clients on this machine read and write the files directly.
         "_MLFLOW_SERVER_ARTIFACT_ROOT": project.artifacts.as_uri(),
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": project.artifacts.as_uri(),
         "_MLFLOW_STATIC_PREFIX": "/mlflow",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_SERVER_ALLOWED_HOSTS": "localhost:*,127.0.0.1:*,localhost,127.0.0.1",
@@ -75,6 +88,24 @@ def _create_stores(project: Project) -> None:
             connection.commit()
 
 
+@contextlib.contextmanager
+def _prefect_schema(project: Project) -> Iterator[None]:
+    """Create Prefect's schema beside what this process does meanwhile; a database that is there costs nothing here.
+
+    The server itself would do it on start, one thing after the other: 10 s later.
+    """
+    if (project.state / "prefect" / "prefect.db").exists():
+        yield
+        return
+    child = subprocess.Popen([sys.executable, "-c", _MIGRATE_PREFECT])
+    try:
+        yield
+        child.wait()  # when it failed, the server's own start says why
+    finally:
+        if child.poll() is None:
+            child.kill()
+
+
 def _tune_sqlite() -> None:
     """Let every SQLite connection of this process sync once per checkpoint, which is safe in WAL mode."""
     from sqlalchemy import Engine, event
@@ -86,7 +117,10 @@ def _tune_sqlite() -> None:
 
 
 def _mlflow_app() -> App:
-    import mlflow.server.fastapi_app
+    with warnings.catch_warnings():
+        # MLflow bridges to Flask with a module that Starlette has deprecated; nothing to be done about it here.
+        warnings.simplefilter("ignore")
+        import mlflow.server.fastapi_app
 
     app: App = mlflow.server.fastapi_app.app
     return app
@@ -99,27 +133,20 @@ def _prefect_app() -> App:
     return app
 
 
-@contextlib.asynccontextmanager
-async def _lifespan(app: Any) -> AsyncIterator[None]:
-    async with app.router.lifespan_context(app):
-        yield
-
-
 def build(project: Project) -> App:
     """Return the ASGI application that serves both."""
-    _create_stores(project)
-    _tune_sqlite()
-    mlflow_app, prefect_app = _mlflow_app(), _prefect_app()
+    with _prefect_schema(project):
+        _create_stores(project)
+        _tune_sqlite()
+        mlflow_app, prefect_app = _mlflow_app(), _prefect_app()
 
-    async def app(
-        scope: Scope, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-    ) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _serve_lifespan((mlflow_app, prefect_app), receive, send)
             return
         path = scope["path"]
         if path == "/mlflow" or path.startswith("/mlflow/"):
-            await mlflow_app(scope, receive, send)
+            await mlflow_app(scope, receive, _to_page(scope, send))
         elif path == "/prefect" or path.startswith("/prefect/"):
             await prefect_app(scope, receive, send)
         elif path == "/health":
@@ -130,16 +157,35 @@ def build(project: Project) -> App:
     return app
 
 
-async def _answer(send: Callable[[Any], Awaitable[None]], status: int, body: bytes) -> None:
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]}
-    )
+async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    head = [(b"content-type", b"text/plain"), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})
 
 
-async def _serve_lifespan(
-    apps: tuple[Any, ...], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-) -> None:
+def _to_page(scope: Scope, send: Send) -> Send:
+    """Lead a browser from an address that MLflow does not know, such as /mlflow/models, to the page it means.
+
+    MLflow's pages live behind a hash; Prefect answers such addresses with its index by itself.
+    """
+    accept = dict(scope.get("headers", ())).get(b"accept", b"")
+    if scope["type"] != "http" or scope["method"] != "GET" or b"text/html" not in accept:
+        return send
+    redirected = False
+
+    async def forward(message: Any) -> None:
+        nonlocal redirected
+        if message["type"] == "http.response.start" and message["status"] == 404:
+            redirected = True
+            page = scope.get("raw_path", b"").partition(b"?")[0].removeprefix(b"/mlflow/")
+            await _answer(send, 307, b"", (b"location", b"/mlflow/#/" + page))
+        elif not redirected:
+            await send(message)
+
+    return forward
+
+
+async def _serve_lifespan(apps: tuple[Any, ...], receive: Receive, send: Send) -> None:
     """Start and stop both applications with this one."""
     await receive()
     async with contextlib.AsyncExitStack() as stack:
@@ -153,9 +199,15 @@ async def _serve_lifespan(
         await receive()
         # Prefect's services may take their time; the supervisor does not wait longer than this.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(4):
                 await stack.aclose()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Any) -> AsyncIterator[None]:
+    async with app.router.lifespan_context(app):
+        yield
 
 
 def main() -> None:

@@ -178,7 +178,7 @@ def test_an_object_that_cannot_predict_is_refused(iris: pd.DataFrame) -> None:
         describe(StandardScaler().fit(iris), iris, "target")
     two = iris[["target", "target"]].to_numpy()
     model = MultiOutputClassifier(LogisticRegression(max_iter=500)).fit(iris.iloc[:, :4], two)
-    with pytest.raises(InvalidInput, match="2 targets|shape"):
+    with pytest.raises(InvalidInput, match=r"2 targets|shape"):
         describe(model, iris, "target")
 
 

@@ -1,5 +1,8 @@
 """Reference profiles and the histograms counted into them."""
 
+import itertools
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -54,7 +57,7 @@ def test_ties_do_not_make_equal_edges() -> None:
     """A column that is mostly one value has strictly rising edges."""
     values = np.concatenate([np.zeros(9_000), np.arange(1, 1001)])
     edges = numeric_profile("x", values).edges
-    assert all(low < high for low, high in zip(edges, edges[1:], strict=False))
+    assert all(low < high for low, high in itertools.pairwise(edges))
 
 
 def test_an_all_missing_column_is_profiled() -> None:
@@ -79,11 +82,9 @@ def test_unseen_and_rare_categories_are_counted_together() -> None:
     assert histogram(profile, np.array([], dtype=object)).sum() == 0
 
 
-def test_profile_survives_its_file(tmp_path: object) -> None:
+def test_profile_survives_its_file(tmp_path: Path) -> None:
     """A profile written as JSON is read back the same, and damage is noticed."""
-    from pathlib import Path
-
-    path = Path(str(tmp_path)) / "profile.json"
+    path = tmp_path / "profile.json"
     signature = Signature(
         (Column("a", "double"), Column("b", "string")), Task.classification, "t", ("x", "y")
     )

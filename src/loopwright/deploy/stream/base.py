@@ -7,7 +7,7 @@ first and acknowledges then repeats its whole batch after a crash (768 of 4,000 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -33,14 +33,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages in their order. `position` is the channel's own business; `starts` says how often it was begun.
+    """Messages in their order. `position` is the channel's own business.
 
-    `starts` counts the readers that opened the channel at this very position: above 1, the last one died here.
+    `starts` is 1 when the reader before ended well or this one has committed since. Each reader of the group that died
+    since the position was reached adds 1: from 2 on, messages may have been answered but not committed.
     """
 
     messages: tuple[Message, ...]
     position: Any = None
-    starts: int = field(default=1)
+    starts: int = 1
 
 
 class Channel(Protocol):

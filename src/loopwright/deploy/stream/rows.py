@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from loopwright.errors import SchemaMismatch
+from loopwright.errors import SchemaMismatch, listing
 from loopwright.records import Column, Signature
 from loopwright.registry.columns import DTYPES
 
@@ -55,12 +55,25 @@ class Decoder:
         except msgspec.ValidationError as error:
             raise SchemaMismatch(
                 f"The message does not fit the model: {error}.",
-                valid=f"Inputs: {', '.join(f'{column.name} {column.type}' for column in self._columns)}.",
+                valid=f"Inputs: {listing(f'{column.name} {column.type}' for column in self._columns)}.",
             ) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise SchemaMismatch(
                 f"The message is not JSON: {error}.", valid="A message is one JSON object with the model's inputs."
             ) from error
+
+    def position(self, name: str) -> int:
+        """Return where an input stands in a row.
+
+        Raises
+        ------
+        SchemaMismatch
+            The model has no such input.
+        """
+        names = [column.name for column in self._columns]
+        if name not in names:
+            raise SchemaMismatch(f"The model has no input {name!r}.", valid=f"Inputs: {listing(names)}.", field=name)
+        return names.index(name)
 
     def columns(self, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
         """Return n >= 1 rows as columns of shape (n,)."""

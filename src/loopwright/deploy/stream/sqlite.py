@@ -70,7 +70,7 @@ class SqliteChannel:
         self._topic = f"{log_id}/{source.topic}"
         # Counted with the first messages read, so that readers killed while nothing waited do not count.
         self._starts = 0
-        self._behind = False
+        self._pending = False
 
     def _open(self, path: Path) -> sqlite3.Connection:
         try:
@@ -129,6 +129,7 @@ class SqliteChannel:
             ).fetchall()
             if rows and not self._starts and self._group:
                 self._starts = self._count_start()
+            self._pending = self._pending or bool(rows)
         messages = tuple(Message(f"{self._topic}/{off}", key, bytes(value)) for off, key, value in rows)
         return Batch(messages, (start, rows[-1][0] if rows else start), max(1, self._starts))
 
@@ -150,7 +151,7 @@ class SqliteChannel:
         start, end = batch.position
         with self._errors(), _transaction(self._write_to):
             moved = self._write_to.execute(
-                'UPDATE pos SET off = ?, starts = 0 WHERE "group" = ? AND topic = ? AND off = ?',
+                'UPDATE pos SET off = ?, starts = 1 WHERE "group" = ? AND topic = ? AND off = ?',
                 (end, self._group, self._topic, start),
             )
             if moved.rowcount != 1:
@@ -159,8 +160,7 @@ class SqliteChannel:
                     hint="read again; only one reader of a group should run",
                 )
             _append(self._write_to, self._sink.topic, outputs)
-        # What is counted from here on is a reader that begins at the new position, and this one does not begin.
-        self._starts, self._behind = 1, True
+        self._starts, self._pending = 1, False
 
     def dead(self, message: Message, error: str) -> None:
         """Put a message aside, once, with the reason."""
@@ -187,12 +187,11 @@ class SqliteChannel:
         return int(answered[0]), int(dead[0])
 
     def close(self) -> None:
-        """Close the connections; a reader that ends this way is not counted as one that died."""
+        """Close the connections; the next reader learns that this one left nothing half done."""
         with self._errors():
-            if self._starts and not self._behind:
+            if self._starts and not self._pending:
                 self._write_to.execute(
-                    'UPDATE pos SET starts = MAX(starts - 1, 0) WHERE "group" = ? AND topic = ?',
-                    (self._group, self._topic),
+                    'UPDATE pos SET starts = 0 WHERE "group" = ? AND topic = ?', (self._group, self._topic)
                 )
             self._write_to.close()
             self._read_from.close()

@@ -1,0 +1,1 @@
+"""Online: predictions over HTTP, always up, as quick as the wire allows."""

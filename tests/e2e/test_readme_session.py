@@ -1,0 +1,144 @@
+"""The session of the README, typed by a new user in an empty folder."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+class Shell:
+    """Runs commands as a user does, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("LOOPWRIGHT", "MLFLOW", "PREFECT"))}
+        self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.environment['PATH']}"
+
+    def run(self, *words: str, code: int = 0) -> str:
+        """Run a command and return what it printed; fail when its exit code is another."""
+        done = subprocess.run(
+            words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == code, f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """Return a shell in a project that `init` wrote and git knows; everything is stopped at the end."""
+    home = Shell(tmp_path_factory.mktemp("session"))
+    home.run("loopwright", "init", "shop")
+    home.folder /= "shop"
+    home.run("git", "init", "-q")
+    home.run("git", "add", "-A")
+    home.run("git", "-c", "user.name=a", "-c", "user.email=a@localhost", "commit", "-qm", "start")
+    yield home
+    home.run("loopwright", "down")
+
+
+def post(url: str, body: Any) -> tuple[int, Any]:
+    """Send JSON and return status and answer."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def wine(shell: Shell, row: int) -> dict[str, float]:
+    """Return one wine of the project's data, without its grower."""
+    lines = (shell.folder / "data" / "wine.csv").read_text().splitlines()
+    pairs = zip(lines[0].split(","), map(float, lines[row].split(",")), strict=True)
+    return {name: value for name, value in pairs if name != "grower"}
+
+
+def test_the_session_of_the_readme(shell: Shell) -> None:
+    """Train, deploy, predict, label and trace work in the order in which the README names them."""
+    session = README.read_text()
+    for words in ("loopwright pipeline run pipelines:train", "loopwright deployment start wine-api", "loopwright up"):
+        assert words in session
+    assert "completed" in shell.run("loopwright", "pipeline", "run", "pipelines:train")
+    assert "wine/1" in shell.run("loopwright", "deployment", "start", "wine-api")
+    shell.run("loopwright", "up", "--detach")
+    assert "is running already" in shell.run("loopwright", "up")
+    parts = json.loads(shell.run("loopwright", "status", "--json"))
+    assert {part["name"] for part in parts} >= {"server", "serving-1", "runner", "controller", "console", "stream"}
+    assert {part["state"] for part in parts} == {"ready"}
+    serving = next(part["url"] for part in parts if part["name"] == "serving-1")
+
+    status, answer = post(f"{serving}/predict/wine-api", wine(shell, 1))
+    assert status == 200, answer
+    assert (answer["model"], answer["version"], answer["variant"]) == ("wine", 1, "champion")
+    assert answer["prediction"] == 0
+
+    shell.run("loopwright", "label", answer["prediction_id"], "0")
+    shown = json.loads(shell.run("loopwright", "prediction", "show", answer["prediction_id"]))
+    assert shown["actual"] == 0
+    traced = json.loads(shell.run("loopwright", "trace", answer["prediction_id"], "--json"))
+    assert all(link["ok"] for link in traced["links"]), traced["links"]
+    assert [link["name"] for link in traced["links"]][-1] == "data/wine.csv"
+
+
+def test_batch_and_stream_deployments_of_the_same_model(shell: Shell) -> None:
+    """The batch writes each row once, the stream answers each message once."""
+    shell.run("loopwright", "deployment", "start", "wine-nightly")
+    shell.run("loopwright", "deployment", "start", "wine-stream")
+    assert "178 new predictions" in shell.run("loopwright", "deployment", "run", "wine-nightly")
+    assert "0 new predictions" in shell.run("loopwright", "deployment", "run", "wine-nightly")
+    lines = "\n".join(json.dumps(wine(shell, row)) for row in range(1, 21))
+    (shell.folder / "wines.jsonl").write_text(lines)
+    assert "Sent 20 messages" in shell.run("loopwright", "stream", "send", "wine-stream", "wines.jsonl")
+
+
+def test_a_bundle_for_a_device(shell: Shell) -> None:
+    """A bundle is written and verified; a damaged one is refused."""
+    shell.run("loopwright", "edge", "bundle", "wine-edge", "--out", "wine.tar.gz")
+    assert "ok" in shell.run("loopwright", "edge", "verify", "wine.tar.gz")
+    whole = (shell.folder / "wine.tar.gz").read_bytes()
+    (shell.folder / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    shell.run("loopwright", "edge", "verify", "cut.tar.gz", code=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("trace", "0" * 32), 1, "0000"),
+        (("label", "nonsense", "1"), 1, "nonsense"),
+        (("deployment", "start", "wine-ap"), 1, "Did you mean 'wine-api'"),
+        (("pipeline", "run", "pipelines:trian"), 1, "train"),
+        (("pipeline", "run", "pipelines:train", "-p", "tree=5"), 2, "trees"),
+        (("model", "show", "wine", "champoin"), 1, "champion"),
+        (("release", "show", "nothing"), 1, "nothing"),
+        (("prediction", "list", "--sql", "drop table predictions"), 2, "SELECT"),
+    ],
+)
+def test_wrong_use_is_answered_with_what_is_right(shell: Shell, words: tuple[str, ...], code: int, said: str) -> None:
+    """Each mistake has an exit code and a message that names the value or what would be right, without a traceback."""
+    out = shell.run("loopwright", *words, code=code)
+    assert said in out
+    assert "Traceback" not in out
+
+
+def test_a_broken_configuration_names_its_line(shell: Shell) -> None:
+    """A typo in loopwright.toml stops the command with the line and the nearest key, and stops nothing that runs."""
+    path = shell.folder / "loopwright.toml"
+    text = path.read_text()
+    path.write_text(text.replace("performance =", "performanse ="))
+    try:
+        out = shell.run("loopwright", "status", code=2)
+    finally:
+        path.write_text(text)
+    assert re.search(r"loopwright\.toml:\d+: unknown key 'monitor\.wine\.performanse'\. Did you mean 'performance'", out)
+    assert "serving-1" in shell.run("loopwright", "status")
