@@ -163,8 +163,10 @@ def ensure(project: Project, *names: str, wait_s: float = 120.0) -> None:
     until = time.monotonic() + wait_s
     started = time.monotonic()
     while not ready(project, *names):
-        failed = [part.name for part in read(project).values() if part.state == "failed"]
-        gone = supervisor(project) is None and time.monotonic() - started > 10
+        running = supervisor(project)
+        # Without a supervisor the table still shows how an earlier one ended.
+        failed = [part.name for part in read(project).values() if running and part.state == "failed"]
+        gone = running is None and time.monotonic() - started > 10
         if failed or gone or time.monotonic() > until:
             name = failed[0] if failed else ("supervisor" if gone else names[0])
             raise Unavailable(

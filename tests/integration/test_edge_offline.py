@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "deploy"))
-from four_modes import new_project, wine, wine_version  # noqa: E402
+from four_modes import new_project, wine, wine_version
 
-from loopwright.deploy import edge  # noqa: E402
-from loopwright.scoring import load  # noqa: E402
+from loopwright.deploy import edge
+from loopwright.scoring import load
 
 pytestmark = [
     pytest.mark.integration,
@@ -64,6 +64,6 @@ def test_a_device_answers_offline_with_two_packages(tmp_path: Path, monkeypatch:
     worst = max(
         abs(one - other)
         for answer, row in zip(report["answers"], expected.probability.tolist(), strict=True)
-        for one, other in zip(answer["probability"], row, strict=True)
+        for one, other in zip(answer["probability"].values(), row, strict=True)
     )
     assert worst < 1e-9

@@ -1,130 +1,183 @@
-"""Which version answers whom: sticky assignment, and what a deployment serves at this moment."""
+"""Which variant answers a row, and which versions may stand side by side.
+
+An entity keeps its variant for as long as the deployment keeps its salt, in every process and every mode, because the
+choice is a hash and not a draw.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from loopwright.config import Project
-from loopwright.errors import InvalidInput, NotFound
-from loopwright.ledger import Ledger
-from loopwright.records import Deployment, Variant
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["assign", "current", "publish", "rollback", "start"]
+from loopwright.errors import InvalidInput, listing
+from loopwright.records import Column, Deployment, Scalar, Signature, Variant
+from loopwright.registry.columns import DTYPES
+from loopwright.scoring import Scorer
 
-CHAMPION = "champion"
+__all__ = ["Loaded", "Route", "Split", "adapt", "assign", "incompatible"]
 
-
-def assign(deployment: Deployment, entity: str) -> tuple[Variant, float]:
-    """Return the variant an entity gets, and the chance it had of getting it.
-
-    The same entity gets the same variant as long as salt and weights are the same; when a weight grows, entities only
-    move towards that variant. The hash is keyed with the salt, so that two releases split independently.
-
-    Returns
-    -------
-    tuple of Variant and float
-        The variant, and its share of all entities, above 0 and at most 1.
-    """
-    variants = deployment.variants
-    if len(variants) == 1:
-        return variants[0], 1.0
-    digest = hashlib.blake2b(entity.encode(), digest_size=8, key=deployment.salt.encode()[:64]).digest()
-    point = int.from_bytes(digest, "big") / 2**64
-    total = sum(variant.weight for variant in variants)
-    # From the last variant on: the champion stands first and gives way as the candidate behind it grows.
-    for variant in reversed(variants[1:]):
-        share = variant.weight / total
-        if point < share:
-            return variant, share
-        point -= share
-    return variants[0], variants[0].weight / total
+_BITS = 53
+#: Types whose values all fit another type.
+_WIDER = {("integer", "long"), ("integer", "double"), ("long", "double"), ("float", "double")}
 
 
-def current(ledger: Ledger, name: str) -> Deployment:
-    """Return what a deployment serves now.
-
-    Raises
-    ------
-    NotFound
-        It was never started; the message names those that were.
-    """
-    state = ledger.get("deployment", name)
-    if state is None:
-        known = [other.key for other in ledger.states("deployment")]
-        raise NotFound.among("started deployment", name, known, hint=f"loopwright deployment start {name}")
-    return state.read(Deployment)
+def _uniform(salt: str, entity: str) -> float:
+    """Return the entity's place, evenly spread over [0, 1)."""
+    text = f"{salt}\0{entity}".encode("utf-8", "backslashreplace")
+    number = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+    return float((number >> (64 - _BITS)) / (1 << _BITS))
 
 
-def publish(ledger: Ledger, deployment: Deployment, *, cause: int | None = None) -> None:
-    """Make a deployment serve these variants; serving processes follow within a second."""
-    ledger.put("deployment", deployment.name, deployment, event="deployment.changed", cause=cause)
+class Split:
+    """The variants of a deployment that get rows, and how they share the entities.
 
-
-def start(project: Project, name: str, version: int | None = None) -> Deployment:
-    """Put a version into service as the only variant of a deployment, and make it the model's champion.
-
-    Parameters
-    ----------
-    name
-        A deployment of `loopwright.toml`.
-    version
-        By default the version with the alias ``champion``, else the newest.
-
-    Raises
-    ------
-    NotFound
-        There is no such deployment, or the model has no version.
-    """
-    from loopwright import registry, scoring
-
-    config = project.deployment(name)
-    chosen = _choose(project, config.model, version)
-    scoring.load(scoring.prepare(project, config.model, chosen)).verify()
-    if registry.aliases(project, config.model).get(CHAMPION) != chosen:
-        registry.set_alias(project, config.model, CHAMPION, chosen)
-    made = Deployment(name, config.model, config.mode, (Variant(CHAMPION, chosen),))
-    ledger = Ledger.open(project)
-    try:
-        publish(ledger, made)
-    finally:
-        ledger.close()
-    return made
-
-
-def _choose(project: Project, model: str, version: int | None) -> int:
-    from loopwright import registry
-
-    if version is not None:
-        return registry.version(project, model, version).version
-    champion = registry.aliases(project, model).get(CHAMPION)
-    if champion is not None:
-        return champion
-    known = registry.versions(project, model)
-    if not known:
-        pipeline = project.model(model).pipeline or "<module>:<function>"
-        raise NotFound(f"The model {model!r} has no version yet.", hint=f"loopwright pipeline run {pipeline}")
-    return max(item.version for item in known)
-
-
-def rollback(project: Project, name: str) -> Deployment:
-    """Go back to the version that was the only one in service before the present one.
+    They share by name, not by their order in the record, and the first one's share starts at 0: when a candidate's
+    weight rises, the entities it had stay with it.
 
     Raises
     ------
     InvalidInput
-        Nothing served before.
+        No variant has a weight above 0, or a weight is negative or not finite.
     """
-    project.deployment(name)
-    ledger = Ledger.open(project)
-    try:
-        now_served = current(ledger, name).variants[0].version
-        for event in reversed(ledger.events("deployment.changed", name, limit=10_000)):
-            served = event.read(Deployment)
-            if len(served.variants) == 1 and served.variants[0].version != now_served:
-                return start(project, name, served.variants[0].version)
-    finally:
-        ledger.close()
-    raise InvalidInput(
-        f"Version {now_served} is the first that {name!r} serves: there is nothing to go back to.",
-        hint="loopwright model list",
-    )
+
+    def __init__(self, deployment: Deployment) -> None:
+        wrong = [variant for variant in deployment.variants if not 0 <= variant.weight < float("inf")]
+        self.variants: tuple[Variant, ...] = tuple(
+            sorted((variant for variant in deployment.variants if variant.weight > 0), key=lambda v: v.name)
+        )
+        if wrong or not self.variants:
+            weights = listing(f"{variant.name}={variant.weight}" for variant in deployment.variants)
+            raise InvalidInput(
+                f"The variants of deployment {deployment.name!r} cannot share entities: {weights}.",
+                valid="Weights are 0 or more, and at least one is above 0.",
+            )
+        total = sum(variant.weight for variant in self.variants)
+        self.propensities = tuple(variant.weight / total for variant in self.variants)
+        self._salt = deployment.salt
+        self._ends = np.cumsum(self.propensities)[:-1].tolist()
+
+    def place(self, entity: str) -> int:
+        """Return the index in `variants` of the one that answers an entity."""
+        if not self._ends:
+            return 0
+        at = _uniform(self._salt, entity)
+        for index, end in enumerate(self._ends):
+            if at < end:
+                return index
+        return len(self._ends)
+
+
+def assign(deployment: Deployment, entity: str) -> tuple[Variant, float]:
+    """Return the variant that answers an entity, and how probable that was.
+
+    Parameters
+    ----------
+    deployment
+        What serves; its salt and weights decide.
+    entity
+        Who or what the row is about.
+
+    Returns
+    -------
+    tuple[Variant, float]
+        The variant and its propensity: its weight as a share of all weights, above 0 and up to 1.
+
+    Examples
+    --------
+    >>> from loopwright.records import Mode
+    >>> both = (Variant("champion", 1, 0.75), Variant("candidate", 2, 0.25))
+    >>> deployment = Deployment("api", "digits", Mode.online, both, salt="a")
+    >>> variant, propensity = assign(deployment, "user-1")
+    >>> (variant, propensity) == assign(deployment, "user-1")
+    True
+    """
+    split = Split(deployment)
+    place = split.place(entity)
+    return split.variants[place], split.propensities[place]
+
+
+class Loaded:
+    """A scorer in use. It is closed when the last route and the last call that use it have let go of it."""
+
+    __slots__ = ("__weakref__", "scorer")
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        weakref.finalize(self, scorer.close).atexit = False
+
+
+class Route:
+    """What one process serves for a deployment at one moment. Never changed: a new state is a new route.
+
+    Parameters
+    ----------
+    deployment
+        The state that is served.
+    loaded
+        The scorers by version, one for each variant.
+    """
+
+    def __init__(self, deployment: Deployment, loaded: Mapping[int, Loaded]) -> None:
+        self.deployment = deployment
+        self.loaded = dict(loaded)
+        self.split = Split(deployment)
+        self.in_split = tuple(self.loaded[variant.version] for variant in self.split.variants)
+        self.signature = self.loaded[leading(deployment).version].scorer.signature
+        self.signatures = tuple(one.scorer.signature for one in self.in_split)
+        self.same = all(signature == self.signature for signature in self.signatures)
+        self.classes = _union(self.signature, *self.signatures)
+
+    @property
+    def served(self) -> dict[str, int]:
+        """The version of each variant."""
+        return {variant.name: variant.version for variant in self.deployment.variants}
+
+
+def leading(deployment: Deployment) -> Variant:
+    """Return the variant called champion, else the one with the largest weight."""
+    named = [variant for variant in deployment.variants if variant.name == "champion"]
+    return named[0] if named else max(deployment.variants, key=lambda variant: variant.weight)
+
+
+def _union(*signatures: Signature) -> tuple[Scalar, ...]:
+    # Keyed by type as well: True equals 1 in Python, and they are different labels.
+    found = {(type(label), label): label for signature in signatures for label in signature.classes}
+    return tuple(found.values())
+
+
+def incompatible(champion: Signature, other: Signature) -> str:
+    """Say why a version cannot answer every row that the champion can; empty when it can.
+
+    Callers send what the champion takes. A candidate that needs more would fail for its share of them.
+    """
+    if champion.task is not other.task:
+        return f"it is a {other.task}, the champion is a {champion.task}"
+    known = {column.name: column for column in champion.inputs}
+    for column in other.inputs:
+        own = known.get(column.name)
+        if own is None:
+            if column.required:
+                return f"it requires the input {column.name!r}, which the champion does not take"
+        elif own.type != column.type and (own.type, column.type) not in _WIDER:
+            return f"its input {column.name!r} is of type {column.type}, the champion's is {own.type}"
+        elif column.required and not own.required:
+            return f"it requires the input {column.name!r}, which may be missing for the champion"
+    return ""
+
+
+def adapt(columns: Mapping[str, NDArray[Any]], inputs: Sequence[Column]) -> dict[str, NDArray[Any]]:
+    """Return the columns that a version takes, made of those that the champion takes."""
+    made = {}
+    for column in inputs:
+        values = columns.get(column.name)
+        if values is not None:
+            wanted = DTYPES[column.type]
+            widen = values.dtype != wanted and values.dtype.kind in "iuf" and wanted.kind in "iuf"
+            # A whole number that is missing is NaN in a column of decimals: that column stays as it is.
+            made[column.name] = values.astype(wanted) if widen and wanted.kind == "f" else values
+    return made

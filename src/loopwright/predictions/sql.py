@@ -267,20 +267,34 @@ class View:
         """
         query = _quote_at(query)
         try:
-            statements = self._connection.extract_statements(query)
-            kinds = [statement.type.name for statement in statements]
-            if kinds != ["SELECT"]:
-                raise InvalidInput(
-                    f"The log is only read, with one SELECT; this is {' and '.join(kinds) or 'empty'}: {_short(query)}",
-                    valid="It may start with WITH. Views: predictions, labels.",
-                )
-            return self._connection.sql(query).to_arrow_table()
+            self._check(query)
+            return self._run(query)
         except self._duckdb.Error as error:
             raise InvalidInput(
                 f"The query does not work: {_short(str(error))}",
                 valid=f"Columns of predictions: {listing(self.columns(), most=40)}.",
                 query=query,
             ) from error
+
+    def _check(self, query: str) -> None:
+        kinds = [statement.type.name for statement in self._connection.extract_statements(query)]
+        if kinds != ["SELECT"]:
+            raise InvalidInput(
+                f"The log is only read, with one SELECT; this is {' and '.join(kinds) or 'empty'}: {_short(query)}",
+                valid="It may start with WITH. Views: predictions, labels.",
+                query=query,
+            )
+
+    def _run(self, query: str) -> Any:
+        try:
+            return self._connection.sql(query).to_arrow_table()
+        except self._duckdb.BinderException as error:
+            if "avg(BOOLEAN)" not in str(error):
+                raise
+        # avg(actual = prediction) is how people write an accuracy, and DuckDB has no average of booleans. Not defined
+        # from the start, because a macro takes no DISTINCT and no FILTER.
+        self._execute("create macro avg(x boolean) as mean(x::int), (x) as mean(x)")
+        return self._connection.sql(query).to_arrow_table()
 
 
 def _damaged(error: Exception) -> Damaged:

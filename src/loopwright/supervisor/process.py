@@ -138,6 +138,7 @@ class Process:
 
     def wait(self, until: float) -> None:
         """Wait for the end of the process; kill it and its children when `until` (monotonic seconds) has passed."""
+        self.state = "stopped"
         if not self._popen:
             return
         try:
@@ -152,5 +153,4 @@ class Process:
         for child in children:
             if child.is_running():
                 child.kill()
-        self.state = "stopped"
         self._popen = None

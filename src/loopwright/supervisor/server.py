@@ -222,7 +222,6 @@ def main() -> None:
     import uvicorn
 
     app = build(project)
-    Path(project.run).mkdir(parents=True, exist_ok=True)
     uvicorn.run(
         app,
         host="127.0.0.1",

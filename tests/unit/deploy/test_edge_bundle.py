@@ -143,7 +143,8 @@ def swapped_model(files: Files, _project: Project) -> Files:
 def golden_mismatch(files: Files, project: Project) -> Files:
     """Let the owner sign a model with golden answers it does not give."""
     golden = json.loads(files["golden.json"])
-    golden["expected"][3]["probability"] = golden["expected"][3]["probability"][::-1]
+    shares = golden["expected"][3]["probability"]
+    golden["expected"][3]["probability"] = dict(zip(shares, reversed(shares.values()), strict=True))
     return signed(files | {"golden.json": json.dumps(golden).encode()}, own_key(project))
 
 

@@ -108,19 +108,25 @@ def test_a_message_put_aside_twice_is_there_once(tmp_path: Path) -> None:
 
 
 def test_readers_that_die_at_one_position_are_counted_and_those_that_end_well_are_not(tmp_path: Path) -> None:
-    """`starts` rises with each reader that began at the position and neither committed nor closed."""
+    """`starts` rises with each reader that read and neither committed nor closed, and is 1 after one that ended well."""
     channel(tmp_path).publish([("a", b"1")])
     abandoned = [channel(tmp_path) for _ in range(3)]
     assert [it.read(9, 0).starts for it in abandoned] == [1, 2, 3]
-    ended = channel(tmp_path)
-    assert ended.read(9, 0).starts == 4
-    ended.close()
     last = channel(tmp_path)
     batch = last.read(9, 0)
     assert batch.starts == 4
     last.commit(batch, [])
     last.publish([("b", b"2")])
     assert last.read(9, 0).starts == 1
+    # Whoever comes after a reader that was killed is told, and after one that committed all and closed is not.
+    heir = channel(tmp_path)
+    batch = heir.read(9, 0)
+    assert batch.starts == 2
+    heir.commit(batch, [])
+    heir.close()
+    idle = channel(tmp_path)
+    assert idle.read(9, 0).messages == ()
+    idle.publish([("c", b"3")])
     assert channel(tmp_path).read(9, 0).starts == 1
 
 

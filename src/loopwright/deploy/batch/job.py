@@ -15,17 +15,16 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from loopwright import plugins
-from loopwright.config import DeploymentConfig, Project
-from loopwright.deploy.base import Answers, Predictor, assign
+from loopwright.config import FILE, DeploymentConfig, Project
+from loopwright.deploy.base import Answers, Predictor, assign, current
 from loopwright.deploy.batch.base import Sink, Source, parse
 from loopwright.deploy.batch.columns import to_columns
 from loopwright.deploy.batch.journal import Journal
 from loopwright.deploy.batch.keys import IdSet
-from loopwright.errors import Conflict, InvalidInput, Unavailable, listing
+from loopwright.errors import Conflict, InvalidInput, NotFound, Unavailable, listing
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids
-from loopwright.records import Mode, now
-from loopwright.scoring.golden import arrow_alone
+from loopwright.records import Mode, Signature, now
 
 __all__ = ["BatchRun", "run"]
 
@@ -132,15 +131,14 @@ class _Job:
     def run(self, progress: Progress | None) -> BatchRun:
         started = time.monotonic()
         try:
-            self._load()
+            signature = self._load()
             source_at = parse(self.project, self.config.source or "")
             sink_at = parse(self.project, self.config.sink or "")
-            signature = self.predictor.signature
             source: Source = plugins.load("batch_source", source_at.kind)(source_at, signature, self.config.key)
             try:
                 sink: Sink = plugins.load("batch_sink", sink_at.kind)(sink_at, signature)
                 try:
-                    self._score_all(source, sink, str(source_at), progress)
+                    self._score_all(source, sink, signature, str(source_at), progress)
                 finally:
                     sink.close()
             finally:
@@ -159,22 +157,27 @@ class _Job:
             str(sink_at),
         )
 
-    def _load(self) -> None:
-        # pyarrow would load pandas with the first array it makes; a job that scores a compiled model needs neither.
-        arrow_alone()
+    def _load(self) -> Signature:
+        """Load what the deployment serves and return what its rows must be; the whole run scores with it."""
+        current(self.ledger, self.name)
         self.predictor.refresh()
-        if not self.predictor.ready:
+        try:
+            return self.predictor.signature
+        except Unavailable as error:
             event = self.ledger.last("worker.refused", self.name)
+            if event is None:
+                raise
             raise Unavailable(
-                f"The deployment {self.name!r} cannot be served: {event.payload['reason'] if event else 'unknown'}",
-                hint=f"loopwright deployment start {self.name} --version N",
-            )
+                f"The deployment {self.name!r} cannot be served: {event.payload['reason']}", hint=error.hint
+            ) from error
 
-    def _score_all(self, source: Source, sink: Sink, where: str, progress: Progress | None) -> None:
+    def _score_all(
+        self, source: Source, sink: Sink, signature: Signature, where: str, progress: Progress | None
+    ) -> None:
         journal = Journal(self.project, self.name)
         total = source.rows
         for chunk in source.chunks(CHUNK_ROWS):
-            columns = to_columns(chunk.rows, self.predictor.signature, chunk.first, where)
+            columns = to_columns(chunk.rows, signature, chunk.first, where)
             entities = self._entities(columns, chunk.keys)
             ids = self._ids(chunk.keys, entities)
             new = self._new(ids, sink)
@@ -191,17 +194,21 @@ class _Job:
         journal.finish()
 
     def _entities(self, columns: dict[str, NDArray[Any]], keys: list[str]) -> list[str]:
+        """Return who each row is about: the declared input, and where it is missing or none is declared, the key."""
         if self.config.entity is None:
             return keys
-        return [str(value) for value in columns[self.config.entity].tolist()]
+        if self.config.entity not in columns:
+            raise NotFound.among("input for entity", self.config.entity, columns, hint=f"edit {FILE}")
+        values = columns[self.config.entity].tolist()
+        return [key if value in (None, "") else str(value) for value, key in zip(values, keys, strict=True)]
 
     def _ids(self, keys: list[str], entities: list[str]) -> list[str]:
         """Return the ids of the predictions: by deployment, version and key, so that they are the same in each run."""
         deployment = self.predictor.deployment
         if len(deployment.variants) == 1:
-            version = str(deployment.variants[0].version)
-            return [self.ids.derive(self.name, version, key) for key in keys]
-        versions = [str(assign(deployment, entity)[0].version) for entity in entities]
+            versions = [str(deployment.variants[0].version)] * len(keys)
+        else:
+            versions = [str(assign(deployment, entity)[0].version) for entity in entities]
         return [self.ids.derive(self.name, version, key) for version, key in zip(versions, keys, strict=True)]
 
     def _new(self, ids: Sequence[str], sink: Sink) -> list[int]:
@@ -242,8 +249,11 @@ class _Job:
     def _written(self, answers: Answers, keys: list[str]) -> pa.RecordBatch:
         """Return the rows for the sink."""
         n = len(keys)
-        probability = answers.probability
-        texts = [None] * n if probability is None else [msgspec.json.encode(row).decode() for row in probability.tolist()]
+        texts: list[str | None] = [None] * n
+        if answers.probability is not None:
+            names = [str(label) for label in answers.classes]
+            shares = answers.probability.tolist()
+            texts = [msgspec.json.encode(dict(zip(names, row, strict=True))).decode() for row in shares]
         return pa.RecordBatch.from_pydict(
             {
                 "prediction_id": answers.prediction_id,

@@ -158,8 +158,11 @@ def _golden(folder: Path, scorer: Manifest) -> bytes:
 
     table = golden.read_rows(folder / GOLDEN).slice(0, GOLDEN_ROWS)
     rows = [{name: row[f"input_{name}"] for name in scorer.signature.names} for row in table.to_pylist()]
+    names = [str(label) for label in scorer.signature.classes]
     answers = [
-        {key: row[key] for key in ("prediction", "probability") if key in row} for row in table.to_pylist()
+        {"prediction": row["prediction"]}
+        | ({"probability": dict(zip(names, row["probability"], strict=True))} if "probability" in row else {})
+        for row in table.to_pylist()
     ]
     return msgspec.json.format(msgspec.json.encode({"rows": rows, "expected": answers}))
 

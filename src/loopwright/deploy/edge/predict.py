@@ -37,7 +37,7 @@ class Predictor:
         self._graph = manifest["graph"]
 
     def predict(self, rows):
-        """Return one answer per row: `prediction`, and for a classification `probability` in the order of `classes`.
+        """Return one answer per row: `prediction`, and where the model gives it `probability` by class.
 
         Rows are dictionaries with the model's inputs; others are ignored. Raises ValueError for a row that does not fit.
         """
@@ -56,8 +56,9 @@ class Predictor:
             labels = [self.classes[best] for best in probability.argmax(axis=1)]
         else:
             labels = self._labels(found[0])
+        names = [str(label) for label in self.classes]
         return [
-            {"prediction": label, "probability": row}
+            {"prediction": label, "probability": dict(zip(names, row, strict=True))}
             for label, row in zip(labels, probability.tolist(), strict=True)
         ]
 

@@ -183,7 +183,8 @@ def _compare(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> tup
     worst, flips = 0.0, 0
     for want, got in zip(expected, found, strict=True):
         if "probability" in want:
-            pairs = list(zip(want["probability"], got["probability"], strict=True))
+            found_for = got["probability"]
+            pairs = [(share, found_for.get(name, float("nan"))) for name, share in want["probability"].items()]
         elif isinstance(want["prediction"], float):
             pairs = [(want["prediction"], got["prediction"])]
         else:

@@ -1,19 +1,15 @@
-"""One stream deployment at work: read, decode, score, log, and commit results and position together."""
+"""One stream deployment at work: read, answer, and commit results and position together."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
-import msgspec
-
-from loopwright.deploy.base import Answers, Predictor, assign
+from loopwright.deploy.base import Predictor
+from loopwright.deploy.stream.answering import Answering, Decoded, Outputs
 from loopwright.deploy.stream.base import Batch, Channel, Message
-from loopwright.deploy.stream.rows import Decoder, Row
-from loopwright.errors import Conflict, LoopwrightError, SchemaMismatch, Unavailable
+from loopwright.errors import LoopwrightError, Unavailable
 from loopwright.ledger import Ledger
-from loopwright.predictions import Ids, PredictionStore
-from loopwright.records import Signature
+from loopwright.predictions import Ids
 
 __all__ = ["Consumer"]
 
@@ -25,7 +21,8 @@ BATCH = 256
 WAIT_S = 0.02
 #: Times that a message is tried alone before it is put aside.
 TRIES = 3
-Outputs = list[tuple[str, bytes]]
+#: `Batch.starts` of a reader whose predecessor died here: once may be anybody's fault.
+DIED = 2
 
 
 class Consumer:
@@ -33,8 +30,9 @@ class Consumer:
 
     A batch is logged first and committed then. The position never runs ahead of the log, so a kill loses no logged
     prediction; and the messages that a killed reader had logged but not committed are the first ones its successor
-    reads, so the log is asked once, at the start, which of those it has. Results and position move in one transaction:
-    the sink's topic holds each result once.
+    reads, so the successor asks the log once which of those it has. Results and position move in one transaction:
+    the sink's topic holds each result once. One case is left: when another version goes into service between the kill
+    and the restart, the log keeps the predictions of the old one that never went out, beside those of the new one.
 
     Parameters
     ----------
@@ -52,10 +50,12 @@ class Consumer:
         self.channel = channel
         self._ids = ids
         self._ledger = ledger
-        self._signature: Signature | None = None
-        self._decoder: Decoder | None = None
-        self._logged: set[str] | None = None
+        self._entity = predictor.project.deployment(predictor.name).entity
+        self._answering: Answering | None = None
+        self._logged: set[str] = set()
+        self._suspect = False
         self._alone = 0
+        self._refused: list[dict[str, str]] = []
 
     def step(self) -> int:
         """Answer the next batch and return how many messages it had; waits up to 20 ms for them.
@@ -63,155 +63,79 @@ class Consumer:
         Raises
         ------
         Unavailable
-            The deployment is not started, or the channel or the log does not answer; nothing was committed.
+            Nothing is served yet, or the channel or the log does not answer; nothing was committed.
         """
-        decoder = self._current()
+        answering = self._current()
         batch = self.channel.read(1 if self._alone else BATCH, WAIT_S)
         if not batch.messages:
             return 0
         try:
-            if batch.starts > 1 and self._logged is None:
-                self._logged = self._left_over(decoder)
+            if batch.starts > 1 or self._suspect:
+                self._ask_log(answering)
             if batch.starts > DIED and not self._alone:
                 # Readers died here more than once. One message may be the reason, so they go one by one now.
                 self._alone = BATCH
                 batch = self.channel.read(1, 0)
-            outputs: Outputs = []
-            if batch.starts > DIED + TRIES:
-                self._refuse(batch.messages[0], f"the process died {TRIES} times while it answered this message alone")
-            else:
-                outputs = self._answer(decoder, batch.messages)
-            self.channel.commit(batch, outputs)
+            self.channel.commit(batch, self._answer(answering, batch))
         except BaseException:
             # Some rows may be logged by now, and the next attempt must find out which.
-            self._logged, self._refused = None, []
-            self._again = True
+            self._suspect, self._refused = True, []
             raise
-        self._logged = self._logged or set()
         self._alone = max(0, self._alone - len(batch.messages))
         self._tell()
         return len(batch.messages)
 
-    def _current(self) -> Decoder:
-        """Return the decoder for what is served now."""
-        signature = self.predictor.signature
-        if self._decoder is None or signature != self._signature:
-            self._signature, self._decoder = signature, Decoder(signature)
-        return self._decoder
+    def _current(self) -> Answering:
+        if self._answering is None or self._answering.deployment != self.predictor.deployment:
+            self._answering = Answering(self.predictor, self._ids, self._entity)
+        return self._answering
 
-    def _answer(self, decoder: Decoder, messages: Sequence[Message]) -> Outputs:
+    def _ask_log(self, answering: Answering) -> None:
+        """Find out which of the next messages are logged. A full batch of them, also when they go one by one."""
+        waiting, _ = answering.decode(self.channel.read(BATCH, 0).messages)
+        self._logged, self._suspect = answering.logged(waiting), False
+
+    def _answer(self, answering: Answering, batch: Batch) -> Outputs:
         """Return the results for those messages that fit; the others are put aside and do not hold them up."""
-        good: list[Message] = []
-        rows: list[Row] = []
-        for message in messages:
-            try:
-                rows.append(decoder.decode(message.value))
-                good.append(message)
-            except SchemaMismatch as error:
-                # The same bytes will never fit: trying them again would only be slower.
-                self._refuse(message, str(error))
-        if not good:
+        if batch.starts > DIED + TRIES:
+            self._refuse(batch.messages[0], f"the process died {TRIES} times while it answered this message alone")
+            return []
+        good, bad = answering.decode(batch.messages)
+        for message, reason in bad:
+            # The same bytes will never fit: trying them again would only be slower.
+            self._refuse(message, reason)
+        if not good.messages:
             return []
         try:
-            return self._predict(decoder, good, rows)
+            return answering.predict(good, self._logged)
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001  (whatever one row made the model do, the others get their answer)
-            if len(good) > 1:
-                logger.warning("a batch of %s failed, its messages are tried one by one: %s", self.name, error)
-            return [
-                output
-                for message, row in zip(good, rows, strict=True)
-                for output in self._try_alone(decoder, message, row)
-            ]
+            logger.warning("a batch of %s failed, its messages are tried one by one: %s", self.name, error)
+        self._ask_log(answering)
+        numbers = range(len(good.messages))
+        return [output for number in numbers for output in self._try_alone(answering, good.only(number))]
 
-    def _try_alone(self, decoder: Decoder, message: Message, row: Row) -> Outputs:
-        for attempt in range(1, TRIES + 1):
+    def _try_alone(self, answering: Answering, one: Decoded) -> Outputs:
+        reason = ""
+        for _ in range(TRIES):
             try:
-                return self._predict(decoder, [message], [row])
+                return answering.predict(one, self._logged)
             except Unavailable:
                 raise
             except Exception as error:  # noqa: BLE001  (the reason is kept with the message)
-                if attempt == TRIES:
-                    text = str(error) if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
-                    self._refuse(message, text)
+                reason = str(error) if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
+        self._refuse(one.messages[0], reason)
         return []
 
-    def _predict(self, decoder: Decoder, messages: Sequence[Message], rows: Sequence[Row]) -> Outputs:
-        entities = self._entities(decoder, messages, rows)
-        ids = self._derive(messages, entities)
-        fresh = [number for number, one in enumerate(ids) if one not in (self._logged or ())]
-        columns = decoder.columns(rows)
-        answers = self.predictor.predict(columns, entities=entities, ids=ids, log=len(fresh) == len(ids))
-        if fresh and len(fresh) < len(ids):
-            # Once after a crash: some rows are in the log already, and only the others are added to it.
-            self.predictor.predict(
-                {name: values[fresh] for name, values in columns.items()},
-                entities=[entities[number] for number in fresh],
-                ids=[ids[number] for number in fresh],
-            )
-        return self._outputs(messages, answers)
+    def _refuse(self, message: Message, reason: str) -> None:
+        self.channel.dead(message, reason)
+        self._refused.append({"message": message.id, "key": message.key, "error": reason[:500]})
 
-    def _entities(self, decoder: Decoder, messages: Sequence[Message], rows: Sequence[Row]) -> list[str]:
-        if self.predictor.config.entity is None:
-            return [message.id for message in messages]
-        position = decoder.position(self.predictor.config.entity)
-        return [str(row[position]) for row in rows]
-
-    def _derive(self, messages: Sequence[Message], entities: Sequence[str]) -> list[str]:
-        """Return the prediction ids: the same after a crash.
-
-        The message's id is part of them beside its key, because a sender may use a key twice.
-        """
-        deployment = self.predictor.deployment
-        return [
-            self._ids.derive(self.name, str(assign(deployment, entity)[0].version), message.key, message.id)
-            for message, entity in zip(messages, entities, strict=True)
-        ]
-
-    def _outputs(self, messages: Sequence[Message], answers: Answers) -> Outputs:
-        predictions = answers.prediction.tolist()
-        probabilities = [None] * len(messages) if answers.probability is None else answers.probability.tolist()
-        versions = answers.version.tolist()
-        return [
-            (
-                one,
-                msgspec.json.encode(
-                    {
-                        "prediction_id": one,
-                        "key": message.key,
-                        "prediction": predictions[number],
-                        "probability": probabilities[number],
-                        "model": self.predictor.config.model,
-                        "version": versions[number],
-                        "variant": answers.variant[number],
-                    }
-                ),
-            )
-            for number, (one, message) in enumerate(zip(answers.prediction_id, messages, strict=True))
-        ]
-
-    def _left_over(self, decoder: Decoder) -> set[str]:
-        """Return the ids that a killed reader has logged but not committed: some of the next batch's, or none."""
-        messages: list[Message] = []
-        rows: list[Row] = []
-        for message in self.channel.read(BATCH, 0).messages:
-            try:
-                rows.append(decoder.decode(message.value))
-                messages.append(message)
-            except SchemaMismatch:
-                continue
-        if not messages:
-            return set()
-        ids = self._derive(messages, self._entities(decoder, messages, rows))
-        wanted = ", ".join(f"'{one}'" for one in ids)
-        query = f"select prediction_id from predictions where prediction_id in ({wanted})"
-        found = PredictionStore(self.predictor.project).query(query, deployment=self.name)
-        return set(found["prediction_id"].to_pylist())
-
-    def _refuse(self, message: Message, error: str) -> None:
-        self.channel.dead(message, error)
-        self._ledger.append(
-            "stream.dead", self.name, {"message": message.id, "key": message.key, "error": error[:500]}
-        )
-        logger.warning("a message of %s was put aside: key %r: %s", self.name, message.key, error)
+    def _tell(self) -> None:
+        """Note the messages put aside with the last batch, as one event however many there were."""
+        if self._refused:
+            facts = {"messages": len(self._refused), "first": self._refused[:5]}
+            self._ledger.append("stream.dead", self.name, facts)
+            logger.warning("%d messages of %s were put aside: %s", len(self._refused), self.name, self._refused[0])
+            self._refused = []

@@ -35,6 +35,7 @@ class Decoder:
     """Decodes messages for one signature. Fields that the model does not know are ignored."""
 
     def __init__(self, signature: Signature) -> None:
+        self.signature = signature
         self._columns = signature.inputs
         aliases = {f"c{number}": column.name for number, column in enumerate(signature.inputs)}
         fields = [_field(alias, column) for alias, column in zip(aliases, signature.inputs, strict=True)]

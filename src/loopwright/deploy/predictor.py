@@ -1,0 +1,435 @@
+"""One deployment in one process: it follows the deployment's state, scores rows, and logs before it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loopwright import scoring
+from loopwright.config import Project
+from loopwright.deploy.preparing import is_prepared, prepare_apart
+from loopwright.deploy.routing import Loaded, Route, adapt, incompatible, leading
+from loopwright.errors import Conflict, Damaged, LoopwrightError, Unavailable
+from loopwright.ledger import Ledger
+from loopwright.predictions import Ids, PredictionLog, Predictions
+from loopwright.records import Deployment, Scalar, Signature
+from loopwright.scoring import Scorer, Scores
+
+__all__ = ["Answers", "Predictor"]
+
+FIRST_RETRY_S = 2.0
+LAST_RETRY_S = 60.0
+
+
+@dataclass(slots=True)
+class Answers:
+    """The answers for n rows, in the order of the rows.
+
+    `prediction` has shape (n,): class labels of their own type, or numbers. `probability` has shape (n, k), its
+    columns in the order of `classes`, or is None; a row is NaN where its variant gives none. `classes` are those of
+    all variants, the champion's first: a variant gives 0 to a class it does not know.
+    """
+
+    model: str
+    classes: tuple[Scalar, ...]
+    prediction_id: list[str]
+    prediction: NDArray[Any]
+    probability: NDArray[np.float64] | None
+    version: NDArray[np.int32]
+    variant: list[str]
+    propensity: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.prediction_id)
+
+
+class Predictor:
+    """One deployment in one process. Rows may come from several threads; call `refresh` from one.
+
+    Parameters
+    ----------
+    project, name
+        The deployment.
+    ledger, ids
+        The project's, shared within the process.
+    worker
+        Who serves, for the ledger's events: the part's name.
+    """
+
+    def __init__(self, project: Project, name: str, *, ledger: Ledger, ids: Ids, worker: str) -> None:
+        self.project = project
+        self.name = name
+        self.config = project.deployment(name)
+        self.worker = worker
+        self.refused: dict[int, str] = {}
+        self._ledger = ledger
+        self._ids = ids
+        self._route: Route | None = None
+        self._logs: dict[str, PredictionLog] = {}
+        self._refreshing = threading.Lock()
+        self._stop = threading.Event()
+        self._revision = 0
+        self._failures = 0
+        self._retry_at: float | None = None
+
+    @property
+    def route(self) -> Route | None:
+        """What is served now; None before the first version is loaded."""
+        return self._route
+
+    @property
+    def ready(self) -> bool:
+        """Whether anything is served."""
+        return self._route is not None
+
+    @property
+    def started(self) -> bool:
+        """Whether the deployment was ever put into service, as far as `refresh` has seen."""
+        return self._revision > 0
+
+    @property
+    def due(self) -> bool:
+        """Whether `refresh` should try again although nothing has changed: a version could not be loaded before."""
+        return self._retry_at is not None and time.monotonic() >= self._retry_at
+
+    @property
+    def deployment(self) -> Deployment:
+        """What is served now. Raises as `predict` does when nothing is."""
+        return self._serving().deployment
+
+    @property
+    def signature(self) -> Signature:
+        """What rows must look like: the champion's signature. Raises as `predict` does when nothing is served."""
+        return self._serving().signature
+
+    @property
+    def scorer(self) -> Scorer:
+        """The champion's scorer; hold on to `route` while using it, else a swap may close it."""
+        route = self._serving()
+        return route.loaded[leading(route.deployment).version].scorer
+
+    def new_ids(self, n: int) -> list[str]:
+        """Return n new prediction ids of this moment."""
+        return self._ids.new(n, time.time_ns() // 1000)
+
+    def _serving(self) -> Route:
+        route = self._route
+        if route is None:
+            raise self.absent()
+        return route
+
+    def absent(self) -> LoopwrightError:
+        """Return the error that says why nothing is served."""
+        start = f"loopwright deployment start {self.name}"
+        if self.refused:
+            reasons = "; ".join(f"version {version}: {why}" for version, why in self.refused.items())
+            return Unavailable(f"The deployment {self.name!r} cannot be served. {reasons}", hint=start)
+        if self._revision:
+            return Unavailable(
+                f"The deployment {self.name!r} is still being loaded.",
+                valid="A model that is served for the first time is compiled first.",
+                hint="try again in a moment",
+            )
+        return Unavailable(f"The deployment {self.name!r} has not been started.", hint=start)
+
+    def refresh(self, *, prepare: bool = True) -> bool:
+        """Follow the deployment's state in the ledger.
+
+        Versions that are not loaded yet are loaded, verified and warmed up; then the whole deployment changes over at
+        once. A version that fails never serves: the ledger gets an event ``worker.refused`` and what served before
+        goes on. It is tried again later. Calls under way end with what they started with.
+
+        Parameters
+        ----------
+        prepare
+            Whether a version that is not prepared for scoring yet is prepared now, in a process of its own, which can
+            take minutes. Without, it is left for a later call.
+
+        Returns
+        -------
+        bool
+            Whether anything else is served now than before.
+        """
+        with self._refreshing:
+            state = self._ledger.get("deployment", self.name)
+            if state is None or (state.revision == self._revision and not self.due):
+                return False
+            if state.revision != self._revision:
+                self._failures = 0
+            self._revision, self._retry_at = state.revision, None
+            return self._follow(state.read(Deployment), prepare)
+
+    def _follow(self, deployment: Deployment, prepare: bool) -> bool:
+        before = self._route
+        loaded, failures = self._load_all(deployment, before, prepare)
+        refused = {version: error for version, error in failures.items() if error is not None}
+        if failures:
+            self._failures += 1
+            backoff = min(FIRST_RETRY_S * 2 ** (self._failures - 1), LAST_RETRY_S)
+            self._retry_at = time.monotonic() + (backoff if refused else 0.0)
+        usable = tuple(variant for variant in deployment.variants if variant.version in loaded)
+        # After a restart there is nothing that served before: better a part of the variants than none.
+        serves = bool(usable) and sum(variant.weight for variant in usable) > 0 and not (failures and before)
+        if serves:
+            self._swap(Route(replace(deployment, variants=usable), loaded))
+        self._note(before, refused)
+        return serves
+
+    def _load_all(
+        self, deployment: Deployment, before: Route | None, prepare: bool
+    ) -> tuple[dict[int, Loaded], dict[int, LoopwrightError | None]]:
+        """Return what is loaded by version, and what is not: with its error, or None where it must be prepared."""
+        same_model = before is not None and before.deployment.model == deployment.model
+        known = before.loaded if before is not None and same_model else {}
+        loaded: dict[int, Loaded] = {}
+        failures: dict[int, LoopwrightError | None] = {}
+        for version in {variant.version: None for variant in deployment.variants}:
+            try:
+                if version in known:
+                    loaded[version] = known[version]
+                elif prepare or is_prepared(self.project, deployment.model, version):
+                    loaded[version] = self._load(deployment.model, version)
+                else:
+                    failures[version] = None
+            except LoopwrightError as error:
+                failures[version] = error
+        champion = leading(deployment).version
+        for version in [version for version in loaded if version != champion and champion in loaded]:
+            signatures = loaded[champion].scorer.signature, loaded[version].scorer.signature
+            if reason := incompatible(*signatures):
+                failures[version] = Conflict(
+                    f"{deployment.model}/{version} cannot stand beside version {champion}: {reason}.",
+                    hint=f"loopwright deployment start {self.name} --version {version}",
+                )
+                del loaded[version]
+        return loaded, failures
+
+    def _load(self, model: str, version: int) -> Loaded:
+        if not is_prepared(self.project, model, version):
+            prepare_apart(self.project, model, version, self._stop)
+        try:
+            scorer = scoring.load(self.project.scorer(model, version))
+            scorer.verify()
+        except LoopwrightError:
+            raise
+        except Exception as error:
+            # Loading a model runs code that is not ours, which can raise anything.
+            raise Damaged(f"{model}/{version} cannot be loaded: {type(error).__name__}: {error}") from error
+        return Loaded(scorer)
+
+    def _swap(self, route: Route) -> None:
+        model = route.deployment.model
+        if model not in self._logs:
+            durability = self.project.config.serving.durability
+            self._logs[model] = PredictionLog(
+                self.project, self.name, model, route.signature, durability=durability
+            )
+        self._route = route
+
+    def _note(self, before: Route | None, refused: Mapping[int, LoopwrightError]) -> None:
+        """Write to the ledger what was loaded and what was refused, each once."""
+        reasons = {version: str(error) for version, error in refused.items()}
+        new = {version: why for version, why in reasons.items() if self.refused.get(version) != why}
+        served = self._route.loaded if self._route else {}
+        had = before.loaded if before else {}
+        loaded = [version for version, one in served.items() if had.get(version) is not one]
+        self.refused = reasons
+        for version, why in new.items():
+            facts = {"version": version, "worker": self.worker, "reason": why}
+            self._ledger.append("worker.refused", self.name, facts)
+        for version in loaded:
+            facts = {"version": version, "worker": self.worker, "runtime": served[version].scorer.runtime}
+            self._ledger.append("worker.loaded", self.name, facts)
+
+    def predict(
+        self,
+        columns: Mapping[str, NDArray[Any]],
+        *,
+        entities: Sequence[str | None] | None = None,
+        ids: list[str] | None = None,
+        at_us: int | NDArray[np.int64] | None = None,
+        request_ids: list[str] | None = None,
+        received: Sequence[float] | float | None = None,
+        route: Route | None = None,
+        log: bool = True,
+    ) -> Answers:
+        """Answer rows; they are in the prediction log when this returns.
+
+        Parameters
+        ----------
+        columns
+            One array of shape (n,) for each input of `signature`, as `Scorer.score` takes them.
+        entities
+            Who or what each row is about, which decides its variant. A row without one is its own entity.
+        ids
+            The prediction ids, from `Ids`; else new ones are issued.
+        at_us
+            When the predictions are made, in microseconds since 1970 UTC, for all rows or for each; else now.
+        request_ids
+            The callers' own ids, empty where there is none.
+        received
+            When the rows arrived, in seconds of `time.monotonic`, for all rows or for each; else now. The latency
+            counts from there.
+        route
+            What to answer with, where the rows were checked against an earlier `route`; else the present one.
+        log
+            False leaves the prediction log alone: for comparisons, and for rows that are in it already; never for a
+            new answer.
+
+        Raises
+        ------
+        Unavailable
+            Nothing is served yet, or the log cannot be written; then nothing is acknowledged.
+        SchemaMismatch, InvalidInput
+            A column is missing, or the model refuses the rows. Nothing is logged.
+        """
+        started = time.monotonic()
+        route = route or self._serving()
+        n = len(next(iter(columns.values())))
+        moment = time.time_ns() // 1000 if at_us is None else at_us
+        if ids is None:
+            ids = self._ids.new(n, int(moment if isinstance(moment, int) else time.time_ns() // 1000))
+        if entities is None:
+            entities = ids
+        who = [entity or one for entity, one in zip(entities, ids, strict=True)]
+        answers, parts = self._score(route, columns, who, ids)
+        if not log:
+            return answers
+        latency = (time.monotonic() - np.asarray(started if received is None else received)) * 1000.0
+        rows = Predictions(
+            prediction_id=ids,
+            at_us=np.broadcast_to(np.asarray(moment, np.int64), n),
+            version=answers.version,
+            variant=answers.variant,
+            propensity=answers.propensity,
+            entity=who,
+            latency_ms=np.broadcast_to(latency.astype(np.float32), n),
+            inputs=columns,
+            prediction=answers.prediction,
+            probability=answers.probability,
+            request_id=request_ids,
+        )
+        self._append(route, rows, parts)
+        return answers
+
+    def _score(
+        self, route: Route, columns: Mapping[str, NDArray[Any]], who: list[str], ids: list[str]
+    ) -> tuple[Answers, list[_Part]]:
+        """Score each variant's rows and put the answers back in the order of the rows."""
+        split, n = route.split, len(ids)
+        if len(split.variants) == 1:
+            own = columns if route.same else adapt(columns, route.signatures[0].inputs)
+            part = _Part(0, None, own, route.in_split[0].scorer.score(own))
+            only = split.variants[0]
+            version, names = np.full(n, only.version, np.int32), [only.name] * n
+            probability = part.scores.probability if route.same else _widened(part.scores, route, 0)
+            made = part.scores.prediction, probability
+            answers = Answers(
+                route.deployment.model, route.classes, ids, *made, version, names, np.full(n, 1.0)
+            )
+            return answers, [part]
+        index = [split.place(entity) for entity in who]
+        places = np.array(index, np.intp)
+        parts = []
+        for place in sorted(set(index)):
+            at = np.flatnonzero(places == place)
+            own = columns if route.same else adapt(columns, route.signatures[place].inputs)
+            own = {name: values[at] for name, values in own.items()}
+            parts.append(_Part(place, at, own, route.in_split[place].scorer.score(own)))
+        version = np.array([split.variants[place].version for place in index], np.int32)
+        names = [split.variants[place].name for place in index]
+        propensity = np.array([split.propensities[place] for place in index])
+        made = _merged(parts, route, n)
+        return Answers(route.deployment.model, route.classes, ids, *made, version, names, propensity), parts
+
+    def _append(self, route: Route, rows: Predictions, parts: list[_Part]) -> None:
+        """Append the rows to the log: together, or by variant where their signatures differ."""
+        if not len(rows):
+            return
+        log = self._logs[route.deployment.model]
+        alike = {part.scores.probability is None for part in parts}
+        if route.same and len(alike) == 1:
+            log.append(rows, route.signature)
+            return
+        for part in parts:
+            log.append(_chosen(rows, part), route.signatures[part.place])
+
+    def maintain(self) -> None:
+        """Seal the log where that is due; call it about once a second, from any thread."""
+        for log in list(self._logs.values()):
+            log.maintain()
+
+    def stop(self) -> None:
+        """End a `refresh` that waits for a model to be prepared; nothing is loaded afterwards."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Stop serving, and close the log and the scorers."""
+        self.stop()
+        self._route = None
+        with contextlib.suppress(Unavailable):
+            for log in list(self._logs.values()):
+                log.close()
+
+
+@dataclass(slots=True)
+class _Part:
+    """The rows of one variant: `place` in the split, row numbers `at` (None for all), its columns and scores."""
+
+    place: int
+    at: NDArray[np.intp] | None
+    columns: Mapping[str, NDArray[Any]]
+    scores: Scores
+
+
+def _widened(scores: Scores, route: Route, place: int) -> NDArray[np.float64] | None:
+    """Return probabilities in the order of the route's classes."""
+    own = route.signatures[place].classes
+    if scores.probability is None or own == route.classes:
+        return scores.probability
+    order = [(type(label), label) for label in route.classes]
+    wide = np.zeros((len(scores.prediction), len(order)))
+    wide[:, [order.index((type(label), label)) for label in own]] = scores.probability
+    return wide
+
+
+def _merged(parts: list[_Part], route: Route, n: int) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    predictions = [part.scores.prediction for part in parts]
+    kinds = {values.dtype.kind for values in predictions}
+    dtype = np.result_type(*predictions) if len(kinds) == 1 else np.dtype(object)
+    prediction = np.empty(n, dtype)
+    probability: NDArray[np.float64] | None = None
+    for part in parts:
+        prediction[part.at] = part.scores.prediction
+        wide = _widened(part.scores, route, part.place)
+        if wide is not None:
+            if probability is None:
+                probability = np.full((n, wide.shape[1]), np.nan)
+            probability[part.at] = wide
+    return prediction, probability
+
+
+def _chosen(rows: Predictions, part: _Part) -> Predictions:
+    """Return the rows of one variant, with its own columns and classes."""
+    at = np.arange(len(rows)) if part.at is None else part.at
+    index = at.tolist()
+    return Predictions(
+        prediction_id=[rows.prediction_id[row] for row in index],
+        at_us=rows.at_us[at],
+        version=rows.version[at],
+        variant=[rows.variant[row] for row in index],
+        propensity=rows.propensity[at],
+        entity=[rows.entity[row] for row in index],
+        latency_ms=rows.latency_ms[at],
+        inputs=part.columns,
+        prediction=part.scores.prediction,
+        probability=part.scores.probability,
+        request_id=None if rows.request_id is None else [rows.request_id[row] for row in index],
+    )

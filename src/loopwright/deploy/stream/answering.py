@@ -1,0 +1,136 @@
+"""Decoded messages to results: who gets which version, under which id, and what goes into the prediction log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from loopwright.deploy.base import Answers, Predictor, assign
+from loopwright.deploy.stream.base import Message
+from loopwright.deploy.stream.rows import Decoder, Row
+from loopwright.errors import SchemaMismatch
+from loopwright.predictions import Ids, PredictionStore
+
+__all__ = ["Answering", "Decoded", "Outputs"]
+
+#: Results for a channel: (prediction id, JSON).
+Outputs = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Messages that fit the model, with their rows."""
+
+    messages: list[Message]
+    rows: list[Row]
+
+    def only(self, number: int) -> Decoded:
+        """Return one of them alone."""
+        return Decoded([self.messages[number]], [self.rows[number]])
+
+
+class Answering:
+    """Answers messages with what a deployment serves at one moment.
+
+    Parameters
+    ----------
+    predictor
+        The deployment, which must not be refreshed while messages are answered.
+    ids
+        Of the project.
+    entity
+        The input that says who a row is about, if any is declared; else the message's key does.
+    """
+
+    def __init__(self, predictor: Predictor, ids: Ids, entity: str | None) -> None:
+        self.deployment = predictor.deployment
+        self.decoder = Decoder(predictor.signature)
+        self._predictor = predictor
+        self._ids = ids
+        self._entity = self.decoder.position(entity) if entity is not None else None
+
+    def decode(self, messages: Sequence[Message]) -> tuple[Decoded, list[tuple[Message, str]]]:
+        """Return the messages that fit the model, and the others with the reason they do not."""
+        good, bad = Decoded([], []), []
+        for message in messages:
+            try:
+                good.rows.append(self.decoder.decode(message.value))
+                good.messages.append(message)
+            except SchemaMismatch as error:
+                bad.append((message, str(error)))
+        return good, bad
+
+    def predict(self, these: Decoded, logged: set[str]) -> Outputs:
+        """Score and log messages, one or more, except that those whose ids are in `logged` are not logged again."""
+        entities = self._entities(these)
+        ids = self._derive(these, entities)
+        fresh = [number for number, one in enumerate(ids) if one not in logged]
+        columns = self.decoder.columns(these.rows)
+        every = len(fresh) == len(ids)
+        answers = self._predictor.predict(columns, entities=entities, ids=ids, log=every)
+        if fresh and not every:
+            # Once after a crash: some rows are in the log already, and only the others are added to it.
+            self._predictor.predict(
+                {name: values[fresh] for name, values in columns.items()},
+                entities=[entities[number] for number in fresh],
+                ids=[ids[number] for number in fresh],
+            )
+        return _outputs(these.messages, answers, self.deployment.model)
+
+    def logged(self, these: Decoded) -> set[str]:
+        """Return the ids of those messages that are in the prediction log; costs a query over the deployment's log."""
+        if not these.messages:
+            return set()
+        wanted = ", ".join(f"'{one}'" for one in self._derive(these, self._entities(these)))
+        query = f"select prediction_id from predictions where prediction_id in ({wanted})"
+        found = PredictionStore(self._predictor.project).query(query, deployment=self._predictor.name)
+        return set(found["prediction_id"].to_pylist())
+
+    def _entities(self, these: Decoded) -> list[str]:
+        keys = [message.key or message.id for message in these.messages]
+        if self._entity is None:
+            return keys
+        values = [row[self._entity] for row in these.rows]
+        return [key if value in (None, "") else str(value) for value, key in zip(values, keys, strict=True)]
+
+    def _derive(self, these: Decoded, entities: Sequence[str]) -> list[str]:
+        """Return the prediction ids: the same after a crash.
+
+        The message's id is part of them beside its key, because a sender may use a key twice.
+        """
+        name, variants = self.deployment.name, self.deployment.variants
+        if len(variants) == 1:
+            versions = [str(variants[0].version)] * len(entities)
+        else:
+            versions = [str(assign(self.deployment, entity)[0].version) for entity in entities]
+        return [
+            self._ids.derive(name, version, message.key, message.id)
+            for message, version in zip(these.messages, versions, strict=True)
+        ]
+
+
+def _outputs(messages: Sequence[Message], answers: Answers, model: str) -> Outputs:
+    predictions, versions = answers.prediction.tolist(), answers.version.tolist()
+    probabilities: list[dict[str, float] | None] = [None] * len(messages)
+    if answers.probability is not None:
+        names = [str(label) for label in answers.classes]
+        probabilities = [dict(zip(names, row, strict=True)) for row in answers.probability.tolist()]
+    return [
+        (
+            one,
+            msgspec.json.encode(
+                {
+                    "prediction_id": one,
+                    "key": message.key,
+                    "prediction": predictions[number],
+                    "probability": probabilities[number],
+                    "model": model,
+                    "version": versions[number],
+                    "variant": answers.variant[number],
+                }
+            ),
+        )
+        for number, (one, message) in enumerate(zip(answers.prediction_id, messages, strict=True))
+    ]

@@ -1,0 +1,212 @@
+"""The two decorators. A decorated function stays a function: a step called outside of a pipeline simply runs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from loopwright.errors import InvalidInput, listing, nearest
+
+__all__ = ["Pipeline", "Step", "pipeline", "running", "step"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Annotations whose values are checked before a run starts, and what they take.
+_CHECKED: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
+
+
+class Running(Protocol):
+    """What a step needs of the pipeline run it is called in."""
+
+    def call(self, step: Step[Any, Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Run the step as a part of the pipeline run."""
+
+
+#: The pipeline run the code is in; None outside of pipelines.
+running: ContextVar[Running | None] = ContextVar("loopwright_pipeline_run", default=None)
+
+
+class Step(Generic[P, R]):
+    """A function that is seen as one task of a Prefect flow when a pipeline calls it."""
+
+    def __init__(self, function: Callable[P, R], name: str, retries: int, timeout_s: float | None) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = name
+        self.retries = retries
+        self.timeout_s = timeout_s
+        self.task: Any = None  # Prefect's task, made with the first run and kept
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        run = running.get()
+        if run is None:
+            return self.function(*args, **kwargs)
+        result: R = run.call(self, args, kwargs)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<step {self.name}>"
+
+
+class Pipeline(Generic[P, R]):
+    """A function that runs as one Prefect flow run inside one MLflow run.
+
+    `entrypoint` names it as `loopwright.toml` does: ``<module>:<function>``.
+    """
+
+    def __init__(self, function: Callable[P, R], name: str) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = name
+        self.entrypoint = f"{function.__module__}:{function.__qualname__}"
+        self.flow: Any = None  # Prefect's flow, made with the first run and kept
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if running.get() is not None:
+            # A pipeline in a pipeline is a part of it: its steps belong to the outer run.
+            return self.function(*args, **kwargs)
+        from loopwright.config import Project
+        from loopwright.pipelines.execution import execute
+
+        bound = self._bind(args, kwargs)
+        result: R = execute(Project.find(), self, bound, trigger="manual").value
+        return result
+
+    def __repr__(self) -> str:
+        return f"<pipeline {self.entrypoint}>"
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """The function's signature, with its annotations resolved where that is possible."""
+        try:
+            return inspect.signature(self.function, eval_str=True)
+        except (NameError, TypeError, SyntaxError, AttributeError):
+            return inspect.signature(self.function)
+
+    def bind(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Check parameters given by name and add the defaults.
+
+        Raises
+        ------
+        InvalidInput
+            An unknown or a missing parameter, or a value of another type than a plain annotation says.
+        """
+        return self._bind((), dict(parameters))
+
+    def _bind(self, args: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        signature = self.signature
+        known = list(signature.parameters)
+        for name in named:
+            if name not in known:
+                close = nearest(name, known)
+                guess = f"Did you mean {close!r}? " if close else ""
+                raise InvalidInput(
+                    f"The pipeline {self.name!r} has no parameter {name!r}.",
+                    valid=f"{guess}Parameters: {listing(known)}.",
+                    parameter=name,
+                )
+        try:
+            bound = signature.bind(*args, **named)
+        except TypeError as error:
+            raise InvalidInput(
+                f"The pipeline {self.name!r} cannot be called so: {error}.",
+                valid=f"It is {self.name}{signature}.",
+            ) from None
+        bound.apply_defaults()
+        for name, value in bound.arguments.items():
+            self._check(name, value, signature.parameters[name].annotation)
+        return dict(bound.arguments)
+
+    def _check(self, name: str, value: Any, annotation: Any) -> None:
+        kinds = _CHECKED.get(annotation)
+        wrong_bool = isinstance(value, bool) and annotation is not bool
+        if kinds and (wrong_bool or not isinstance(value, kinds)):
+            raise InvalidInput(
+                f"The parameter {name!r} of the pipeline {self.name!r} is {value!r}, a {type(value).__name__}.",
+                valid=f"It takes {annotation.__name__}.",
+                parameter=name,
+            )
+
+
+@overload
+def step(fn: Callable[P, R]) -> Step[P, R]: ...
+@overload
+def step(
+    fn: None = None, *, name: str | None = None, retries: int = 0, timeout_s: float | None = None
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+def step(
+    fn: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    retries: int = 0,
+    timeout_s: float | None = None,
+) -> Any:
+    """Make a function a step of pipelines.
+
+    Parameters
+    ----------
+    name
+        What it is called in Prefect and in the lineage; by default the function's name.
+    retries
+        How often it is tried again after it raised.
+    timeout_s
+        After so many seconds it counts as failed; None waits for ever.
+
+    Examples
+    --------
+    >>> @step
+    ... def double(number: int) -> int:
+    ...     return 2 * number
+    >>> double(4)
+    8
+    """
+    if retries < 0 or (timeout_s is not None and timeout_s <= 0):
+        raise InvalidInput(
+            f"A step cannot have retries={retries} and timeout_s={timeout_s}.",
+            valid="retries is 0 or more, timeout_s more than 0.",
+        )
+
+    def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
+        _refuse_async(function, "step")
+        return Step(function, name or function.__name__, retries, timeout_s)
+
+    return decorate(fn) if fn is not None else decorate
+
+
+@overload
+def pipeline(fn: Callable[P, R]) -> Pipeline[P, R]: ...
+@overload
+def pipeline(fn: None = None, *, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
+def pipeline(fn: Callable[..., Any] | None = None, *, name: str | None = None) -> Any:
+    """Make a function a pipeline: calling it is one tracked run.
+
+    Parameters
+    ----------
+    name
+        What it is called in Prefect and MLflow; by default the function's name.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Pipeline[Any, Any]:
+        _refuse_async(function, "pipeline")
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:
+                raise InvalidInput(
+                    f"The pipeline {function.__name__!r} has the parameter {parameter}.",
+                    valid="A pipeline names its parameters, so that a run can be repeated from its record.",
+                )
+        return Pipeline(function, name or function.__name__)
+
+    return decorate(fn) if fn is not None else decorate
+
+
+def _refuse_async(function: Callable[..., Any], what: str) -> None:
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if not callable(function) or any(kind(function) for kind in kinds):
+        raise InvalidInput(
+            f"{function!r} cannot be a {what}.",
+            valid="Valid: a plain function, neither async nor a generator.",
+        )

@@ -1,0 +1,103 @@
+"""Which pipeline runs are going on in which process, and ending those whose process is gone.
+
+A killed process cannot say that its run has ended: Prefect and MLflow would show it as running for ever. Each run
+writes a small file while it lasts; whoever finds one whose process is dead ends the run in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from loopwright.config import Project
+from loopwright.errors import InvalidInput, LoopwrightError, NotFound
+from loopwright.ledger import Ledger
+from loopwright.pipelines import rest
+from loopwright.records import PipelineRun, now
+from loopwright.tracking import rest as tracking
+
+__all__ = ["Entry", "bury", "dead", "forget", "write"]
+
+KILLED = "the process was killed"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One pipeline run and the process it is in. `created` tells a reused pid from the real one."""
+
+    flow_run_id: str
+    run_id: str
+    pid: int
+    created: float
+
+
+def _folder(project: Project) -> Path:
+    return project.run / "flows"
+
+
+def write(project: Project, flow_run_id: str, run_id: str) -> None:
+    """Note that this process runs a pipeline."""
+    folder = _folder(project)
+    folder.mkdir(parents=True, exist_ok=True)
+    entry = Entry(flow_run_id, run_id, os.getpid(), psutil.Process().create_time())
+    temporary = folder / f".{flow_run_id}"
+    temporary.write_text(json.dumps(asdict(entry)))
+    temporary.replace(folder / f"{flow_run_id}.json")
+
+
+def forget(project: Project, flow_run_id: str) -> None:
+    """Note that a run has ended everywhere."""
+    (_folder(project) / f"{flow_run_id}.json").unlink(missing_ok=True)
+
+
+def dead(project: Project) -> list[Entry]:
+    """Return the runs whose process is gone."""
+    found = []
+    for path in sorted(_folder(project).glob("*.json")):
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, TypeError):
+            found.append(Entry(**json.loads(path.read_text())))
+    return [entry for entry in found if not _alive(entry)]
+
+
+def _alive(entry: Entry) -> bool:
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(entry.pid)
+        return abs(process.create_time() - entry.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def bury(project: Project, entry: Entry, ledger: Ledger) -> None:
+    """End a dead process's run in Prefect, MLflow and the ledger; what has an end already keeps it.
+
+    Raises
+    ------
+    Unavailable
+        A server does not answer; the entry stays and can be tried again.
+    """
+    state = ledger.get("pipeline_run", entry.run_id)
+    record = state.read(PipelineRun) if state else None
+    if record and record.status == "running":
+        seconds = (now() - record.started).total_seconds()
+        failed = dataclasses.replace(record, status="failed", error=KILLED, seconds=seconds)
+        ledger.put("pipeline_run", entry.run_id, failed)
+        ledger.append("pipeline.failed", failed.pipeline, failed)
+    completed = record is not None and record.status == "completed"
+    _end_flow_run(project, entry.flow_run_id, "COMPLETED" if completed else "CRASHED")
+    with contextlib.suppress(NotFound):
+        if tracking.get(project, entry.run_id).status == "RUNNING":
+            tracking.end(project, entry.run_id, "FINISHED" if completed else "KILLED")
+    forget(project, entry.flow_run_id)
+
+
+def _end_flow_run(project: Project, flow_run_id: str, state: Literal["COMPLETED", "CRASHED"]) -> None:
+    with contextlib.suppress(NotFound):
+        rest.end(project, flow_run_id, state, "" if state == "COMPLETED" else f"Crashed: {KILLED}.")
+    with contextlib.suppress(LoopwrightError, InvalidInput):
+        rest.end_tasks(project, flow_run_id, f"Crashed: {KILLED}.")

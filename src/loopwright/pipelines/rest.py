@@ -1,0 +1,201 @@
+"""Prefect's API over HTTP, without importing Prefect: what the runner and the controller need of it."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from loopwright import parts
+from loopwright.config import Project
+from loopwright.errors import Denied, InvalidInput, NotFound, Unavailable
+
+__all__ = [
+    "FINAL",
+    "call",
+    "create_flow_run",
+    "delete_deployment",
+    "deployments",
+    "due",
+    "end",
+    "end_tasks",
+    "flow_runs",
+    "get_flow_run",
+    "log",
+    "put_deployment",
+    "set_state",
+]
+
+TIMEOUT_S = 30.0
+#: Types of state after which nothing happens any more.
+FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+
+def call(project: Project, method: str, path: str, body: Any = None) -> Any:
+    """Call one endpoint and return its answer.
+
+    Raises
+    ------
+    Unavailable
+        The server does not answer or fails.
+    NotFound, InvalidInput, Denied
+        What the server says.
+    """
+    base = parts.prefect_url(project).rstrip("/")
+    headers = {}
+    if key := os.environ.get("PREFECT_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    basic = os.environ.get("PREFECT_API_AUTH_STRING")
+    user, _, password = (basic or "").partition(":")
+    local = urlsplit(base).hostname in {"127.0.0.1", "localhost", "::1"}
+    # Loading the certificate store costs more than the call itself, and plain HTTP has no use for it.
+    secure = base.startswith("https://")
+    try:
+        with httpx.Client(
+            headers=headers,
+            auth=httpx.BasicAuth(user, password) if basic else None,
+            timeout=TIMEOUT_S,
+            verify=secure,
+            trust_env=not local,
+        ) as client:
+            answer = client.request(method, f"{base}/{path}", json=body)
+    except httpx.TransportError as error:
+        raise Unavailable(f"Prefect at {base} does not answer: {error}.", hint="loopwright up") from error
+    if answer.is_success:
+        return answer.json() if answer.content else None
+    text = f"Prefect at {base}: {answer.text[:300]}"
+    if answer.status_code == 404:
+        raise NotFound(text)
+    if answer.status_code in {401, 403}:
+        raise Denied(text, hint="set PREFECT_API_KEY or PREFECT_API_AUTH_STRING")
+    if answer.status_code < 500:
+        raise InvalidInput(text)
+    raise Unavailable(text, hint="loopwright status")
+
+
+def _tag(project: Project) -> str:
+    # One Prefect server may hold several projects.
+    return f"project:{project.name}"
+
+
+def deployments(project: Project, name: str | None = None) -> list[dict[str, Any]]:
+    """Return this project's Prefect deployments, or the one called `name`."""
+    condition: dict[str, Any] = {"tags": {"all_": [_tag(project)]}}
+    if name is not None:
+        condition["name"] = {"any_": [name]}
+    found: list[dict[str, Any]] = call(project, "POST", "deployments/filter", {"deployments": condition})
+    return found
+
+
+def put_deployment(
+    project: Project,
+    name: str,
+    flow: str,
+    *,
+    entrypoint: str = "",
+    crons: list[tuple[str, str]] | None = None,
+    schema: dict[str, Any] | None = None,
+    description: str = "",
+) -> str:
+    """Create or replace a deployment and return its id. `crons` are pairs of a cron expression and a time zone."""
+    flow_id = call(project, "POST", "flows/", {"name": flow})["id"]
+    body = {
+        "name": name,
+        "flow_id": flow_id,
+        "entrypoint": entrypoint or None,
+        "description": description or None,
+        "tags": [_tag(project)],
+        "enforce_parameter_schema": False,
+        "parameter_openapi_schema": schema or {"type": "object", "properties": {}},
+        "schedules": [
+            {"schedule": {"cron": cron, "timezone": zone}, "active": True} for cron, zone in crons or []
+        ],
+    }
+    return str(call(project, "POST", "deployments/", body)["id"])
+
+
+def delete_deployment(project: Project, deployment_id: str) -> None:
+    """Delete a deployment; its flow runs stay."""
+    call(project, "DELETE", f"deployments/{deployment_id}")
+
+
+def create_flow_run(
+    project: Project, deployment_id: str, parameters: dict[str, Any], tags: list[str]
+) -> dict[str, Any]:
+    """Schedule a flow run of a deployment for now."""
+    body = {"parameters": parameters, "tags": tags, "state": {"type": "SCHEDULED"}}
+    created: dict[str, Any] = call(project, "POST", f"deployments/{deployment_id}/create_flow_run", body)
+    return created
+
+
+def get_flow_run(project: Project, flow_run_id: str) -> dict[str, Any]:
+    """Return a flow run, or raise `NotFound`."""
+    try:
+        found: dict[str, Any] = call(project, "GET", f"flow_runs/{flow_run_id}")
+    except (NotFound, InvalidInput):
+        raise NotFound(f"There is no flow run {flow_run_id!r}.", hint="loopwright pipeline list") from None
+    return found
+
+
+def flow_runs(project: Project, deployment_ids: list[str], states: list[str]) -> list[dict[str, Any]]:
+    """Return the flow runs of these deployments that are in one of the states, oldest first."""
+    condition = {"deployment_id": {"any_": deployment_ids}, "state": {"type": {"any_": states}}}
+    found: list[dict[str, Any]] = call(
+        project, "POST", "flow_runs/filter", {"flow_runs": condition, "limit": 200}
+    )
+    return sorted(found, key=lambda run: run["created"])
+
+
+def due(project: Project, deployment_ids: list[str], until: datetime) -> list[dict[str, Any]]:
+    """Return the flow runs of these deployments that should start by now, in order of their time.
+
+    Asking also tells Prefect that the deployments are being served.
+    """
+    body = {"deployment_ids": deployment_ids, "scheduled_before": until.isoformat(), "limit": 200}
+    found: list[dict[str, Any]] = call(project, "POST", "deployments/get_scheduled_flow_runs", body)
+    return sorted(found, key=lambda run: run.get("next_scheduled_start_time") or run["created"])
+
+
+def set_state(
+    project: Project, flow_run_id: str, kind: str, message: str = "", *, name: str = "", force: bool = False
+) -> str:
+    """Propose a state and return the type the flow run is in afterwards; Prefect may refuse without `force`."""
+    state = {"type": kind, "message": message} | ({"name": name} if name else {})
+    answer = call(project, "POST", f"flow_runs/{flow_run_id}/set_state", {"state": state, "force": force})
+    if answer["status"] == "ACCEPT":
+        return str(answer["state"]["type"])
+    return str(get_flow_run(project, flow_run_id)["state"]["type"])
+
+
+def end(project: Project, flow_run_id: str, kind: str, message: str) -> None:
+    """Put a flow run into a final state, unless it is in one."""
+    if get_flow_run(project, flow_run_id)["state"]["type"] not in FINAL:
+        set_state(project, flow_run_id, kind, message, force=True)
+
+
+def end_tasks(project: Project, flow_run_id: str, message: str) -> None:
+    """Mark the tasks of a dead flow run that still look alive as crashed."""
+    condition = {"flow_run_id": {"any_": [flow_run_id]}, "state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
+    for task in call(project, "POST", "task_runs/filter", {"task_runs": condition}):
+        body = {"state": {"type": "CRASHED", "message": message}, "force": True}
+        call(project, "POST", f"task_runs/{task['id']}/set_state", body)
+
+
+def log(project: Project, flow_run_id: str, lines: list[str], at: datetime) -> None:
+    """Add lines to the logs on a flow run's page."""
+    body = [
+        {
+            "flow_run_id": flow_run_id,
+            "name": "loopwright",
+            "level": 20,
+            "message": line,
+            "timestamp": at.isoformat(),
+        }
+        for line in lines
+        if line.strip()
+    ]
+    if body:
+        call(project, "POST", "logs/", body)
