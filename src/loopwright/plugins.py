@@ -37,6 +37,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "check": {
         "drift": "loopwright.monitor.drift:DriftCheck",
+        "kpi": "loopwright.monitor.kpi:KpiCheck",
         "performance": "loopwright.monitor.performance:PerformanceCheck",
     },
 }

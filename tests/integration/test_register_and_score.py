@@ -353,6 +353,68 @@ def test_a_hand_registered_version_without_data_is_native(project: Project, iris
     ]
 
 
+def test_other_flavors_and_formats_are_loaded(project: Project, iris: pd.DataFrame) -> None:
+    """MLflow's own XGBoost flavor and its skops format serve too, with the estimator's classes."""
+    import mlflow
+    import mlflow.sklearn
+    import mlflow.xgboost
+    import xgboost
+
+    features = iris.iloc[:, :4]
+    boosted = xgboost.XGBClassifier(n_estimators=3).fit(features, iris["target"].astype("category").cat.codes)
+    linear = fitted(LogisticRegression(max_iter=500), iris)
+    for name, model, module in (("boosted", boosted, mlflow.xgboost), ("skops", linear, mlflow.sklearn)):
+        with mlflow.start_run() as run:
+            signature = mlflow.models.infer_signature(features, model.predict(features))
+            module.log_model(model, name="model", signature=signature, pip_requirements=[name])
+        made = registry.register_run(project, name, run.info.run_id)
+        scorer = scoring.load(scoring.prepare(project, name, made.version))
+        assert scorer.runtime == "native"
+        assert scorer.signature.classes == tuple(model.classes_.tolist())
+        found = scorer.score({column: features[column].to_numpy() for column in scorer.signature.names})
+        assert found.prediction.tolist() == model.predict(features).tolist()
+        np.testing.assert_allclose(np.asarray(found.probability), model.predict_proba(features), atol=1e-12)
+
+
+def test_a_run_that_registered_can_be_registered_again(project: Project, iris: pd.DataFrame) -> None:
+    """A model that `register` logged brings its rows and its dataset along when its run is registered by hand."""
+    first = registry.register("original", fitted(GaussianNB(), iris), iris, target="target")
+    again = registry.register_run(project, "again", first.run_id)
+    assert scoring.load(scoring.prepare(project, "again", again.version)).runtime == "onnx"
+    known = registry.version(project, "again", again.version)
+    assert known.training is not None
+    assert first.training is not None
+    assert (known.digest, known.training.digest) == (first.digest, first.training.digest)
+
+
+def test_files_elsewhere_are_fetched(project: Project, iris: pd.DataFrame, tmp_path: Path) -> None:
+    """Model files that are not on this machine's own disk are downloaded."""
+    made = registry.register("fetched", fitted(GaussianNB(), iris), iris, target="target")
+    folder = registry.download(project, f"models:/fetched/{made.version}", tmp_path)
+    assert tmp_path in folder.parents or folder == tmp_path
+    from loopwright.lineage.digests import digest_of
+
+    assert digest_of(folder) == made.digest
+
+
+def test_a_step_in_a_thread_registers_into_the_pipelines_run(project: Project, iris: pd.DataFrame) -> None:
+    """Where MLflow knows of no active run, the running pipeline's is used and stays open."""
+    import mlflow
+
+    from loopwright.lineage import Recorder, recorder
+
+    client = mlflow.MlflowClient()
+    run_id = client.create_run("0").info.run_id
+    token = recorder.set(Recorder("train", run_id))
+    try:
+        made = registry.register("threaded", fitted(GaussianNB(), iris), iris, target="target")
+    finally:
+        recorder.reset(token)
+    assert made.run_id == run_id
+    assert client.get_run(run_id).info.status == "RUNNING"
+    client.set_terminated(run_id)
+
+
 def test_any_pyfunc_model_is_served(project: Project, iris: pd.DataFrame) -> None:
     """A model of MLflow's general kind has no estimator to look at; its own signature and loader serve it."""
     import mlflow

@@ -176,8 +176,8 @@ def logged(project: Project) -> list[str]:
 def test_three_kills_around_the_commit_lose_and_repeat_nothing(
     which: int, project: Project, workers: Workers
 ) -> None:
-    """Each of 2,100 messages has one result and one logged prediction, under the same id."""
-    sent = messages(2100)
+    """Each of 2,600 messages has one result and one logged prediction, under the same id."""
+    sent = messages(2600)
     send(project, sent)
     for _ in range(3):
         dying = workers.start(DYING.format(which=which))
@@ -188,7 +188,7 @@ def test_three_kills_around_the_commit_lose_and_repeat_nothing(
     found = answers(project)
     assert [one["key"] for one in found] == [key for key, _ in sent]
     ids = [one["prediction_id"] for one in found]
-    assert len(set(ids)) == len(ids) == 2100
+    assert len(set(ids)) == len(ids) == 2600
     assert sorted(logged(project)) == sorted(ids)
     table = wine().drop(columns="grower")
     expected = load(project.scorer("wine", 1)).score({name: table[name].to_numpy() for name in table})

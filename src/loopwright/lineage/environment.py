@@ -14,7 +14,7 @@ from typing import Literal
 
 from loopwright.config import STATE, Project
 
-__all__ = ["Environment", "capture", "git", "keep", "stored"]
+__all__ = ["Environment", "capture", "git", "keep", "keep_text", "stored"]
 
 #: New files larger than this, or more than so many, are named in the diff and not copied into it.
 _LARGEST = 1_000_000
@@ -60,8 +60,8 @@ def capture(project: Project) -> Environment:
     )
 
 
-def stored(project: Project, digest: str, kind: Literal["diff", "lock"]) -> Path:
-    """Return where a diff or a lock with this digest is kept. Many runs share one."""
+def stored(project: Project, digest: str, kind: Literal["diff", "json", "lock"]) -> Path:
+    """Return where a text with this digest is kept. Many runs share one."""
     return project.state / "environments" / digest[:2] / f"{digest}.{kind}"
 
 
@@ -75,13 +75,18 @@ def keep(project: Project, environment: Environment) -> dict[str, Path]:
     for name, kind, digest, text in wanted:
         if not digest:
             continue
-        files[name] = path = stored(project, digest, kind)
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_bytes(text.encode())
-            temporary.replace(path)
+        files[name] = keep_text(stored(project, digest, kind), text)
     return files
+
+
+def keep_text(path: Path, text: str) -> Path:
+    """Write a file that is named by its content, unless it is there, and return its path."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_bytes(text.encode())
+        temporary.replace(path)
+    return path
 
 
 def git(folder: Path, *arguments: str) -> str | None:

@@ -42,6 +42,7 @@ class Step(Generic[P, R]):
         self.task: Any = None  # Prefect's task, made with the first run and kept
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function, as a task when a pipeline calls it."""
         run = running.get()
         if run is None:
             return self.function(*args, **kwargs)
@@ -66,6 +67,7 @@ class Pipeline(Generic[P, R]):
         self.flow: Any = None  # Prefect's flow, made with the first run and kept
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the pipeline of the project in the current folder and return what the function returns."""
         if running.get() is not None:
             # A pipeline in a pipeline is a part of it: its steps belong to the outer run.
             return self.function(*args, **kwargs)

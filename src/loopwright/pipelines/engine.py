@@ -63,7 +63,7 @@ def _task(step: Step[Any, Any]) -> Any:
         body.__name__ = body.__qualname__ = step.name
         body.__doc__ = step.function.__doc__
         # Its default cache key is a hash of all inputs, whole frames among them, and never hits between two runs.
-        step.task = prefect.task(
+        step.task = prefect.Task(
             body,
             name=step.name,
             retries=step.retries,
@@ -134,10 +134,11 @@ def _flow(pipeline: Pipeline[Any, Any]) -> Any:
         @functools.wraps(pipeline.function)
         def body(*_args: Any, **_kwargs: Any) -> Any:
             context = FlowRunContext.get()
-            assert context is not None and context.flow_run is not None
+            assert context is not None
+            assert context.flow_run is not None
             return _body.get()(str(context.flow_run.id))
 
-        pipeline.flow = prefect.flow(
+        pipeline.flow = prefect.Flow(
             body, name=pipeline.name, validate_parameters=False, persist_result=False, log_prints=False
         )
     return pipeline.flow

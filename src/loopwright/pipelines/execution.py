@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from loopwright import parts
@@ -15,7 +18,7 @@ from loopwright.errors import InvalidInput, StepFailed, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.lineage.code import code_digest
 from loopwright.lineage.context import Recorder, recorder
-from loopwright.lineage.environment import Environment, capture, keep
+from loopwright.lineage.environment import Environment, capture, keep, keep_text, stored
 from loopwright.pipelines import journal
 from loopwright.pipelines.definition import Pipeline, Step, running
 from loopwright.pipelines.entrypoints import load
@@ -101,6 +104,7 @@ class Execution:
         self._cause: BaseException | None = None
         self._started = time.perf_counter()
         self._tracked: Tracked | None = None
+        self._ended = False
 
     def run(self, flow_run_id: str) -> Done:
         """Run it, in Prefect and MLflow."""
@@ -119,7 +123,7 @@ class Execution:
         finally:
             running.reset(tokens[0])
             recorder.reset(tokens[1])
-            if self.record.flow_run_id:
+            if self.record.flow_run_id and self._ended:
                 journal.forget(self.project, self.record.flow_run_id)
         return Done(value, self.record)
 
@@ -144,16 +148,16 @@ class Execution:
         from loopwright.pipelines.engine import run_step
 
         given = list(_tables((arguments, named)))
-        inputs = tuple(digest for table in given if (digest := self._digest(table)))
+        inputs = tuple(filter(None, map(self._digest, given)))
         started = time.perf_counter()
         try:
             value = run_step(step, arguments, named)
         except BaseException as error:
             if error is not self._cause:
                 self._failed_step, self._cause = step.name, error
-            self._add(step, "failed", started, inputs, ())
+            self._add(step, "failed", time.perf_counter() - started, inputs)
             raise
-        seconds = started
+        seconds = time.perf_counter() - started
         changed = {id(table) for table in given}
         # A step that returns the frame it was given may have changed it in place: it is hashed again.
         outputs = [self._digest(table, again=id(table) in changed) for table in _tables(value)]
@@ -164,12 +168,12 @@ class Execution:
         self,
         step: Step[Any, Any],
         status: Literal["completed", "failed"],
-        started: float,
+        seconds: float,
         inputs: tuple[str, ...],
-        outputs: tuple[str, ...],
+        outputs: tuple[str, ...] = (),
     ) -> None:
-        seconds = time.perf_counter() - started
-        self._steps.append(StepRun(step.name, code_digest(step.function), status, seconds, inputs, outputs))
+        digest = code_digest(step.function)
+        self._steps.append(StepRun(step.name, digest, status, seconds, inputs, outputs))
 
     def _digest(self, table: Any, *, again: bool = False) -> str:
         """Return the fingerprint of a frame, or an empty text when it holds what no dataset can hold."""
@@ -224,6 +228,7 @@ class Execution:
             self._tracked.log({}, {"loopwright.dataset": dataset.digest})
         self._tracked.end("FINISHED")
         self._end("completed")
+        self._ended = True
 
     def _fail(self, error: BaseException) -> None:
         """End the run in MLflow and the ledger; once, however many layers the error passes."""
@@ -233,7 +238,10 @@ class Execution:
             self._cause = error
         self._end("failed", f"{self._place()}{type(error).__name__}: {error}"[:2000])
         assert self._tracked is not None
-        self._tracked.end("FAILED" if isinstance(error, Exception) else "KILLED")
+        # When MLflow is gone too, the journal keeps the run until the runner can end it.
+        with contextlib.suppress(Unavailable):
+            self._tracked.end("FAILED" if isinstance(error, Exception) else "KILLED")
+            self._ended = True
 
     def _place(self) -> str:
         return f"step {self._failed_step}: " if self._failed_step else ""
@@ -295,26 +303,19 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _environment_files(project: Project, environment: Environment) -> dict[str, Any]:
-    files = keep(project, environment)
+def _environment_files(project: Project, environment: Environment) -> dict[str, Path]:
+    """Return what is stored with each run to repeat it. Runs in the same environment share the files."""
     facts = dataclasses.asdict(environment)
     del facts["diff"], facts["lock"]
     text = json.dumps(facts, indent=1)
-    path = (
-        project.state / "environments" / f"{environment.lock_digest[:16]}-{environment.diff_digest[:16]}.json"
-    )
-    path = path.with_name(f"{environment.git_commit[:12] or 'no-commit'}-{path.name}")
-    if not path.is_file() or path.read_text() != text:
-        path.write_text(text)
-    return {"environment.json": path, **files}
+    path = stored(project, hashlib.sha256(text.encode()).hexdigest(), "json")
+    return {"environment.json": keep_text(path, text), **keep(project, environment)}
 
 
 def _tables(value: Any, depth: int = 2) -> Iterator[Any]:
     """Yield the pandas frames and Arrow tables in a value, looking into plain containers."""
     kind = type(value)
-    if kind.__name__ == "DataFrame" and kind.__module__.startswith("pandas"):
-        yield value
-    elif kind.__name__ == "Table" and kind.__module__.startswith("pyarrow"):
+    if (kind.__name__, kind.__module__.partition(".")[0]) in {("DataFrame", "pandas"), ("Table", "pyarrow")}:
         yield value
     elif depth and isinstance(value, dict) and len(value) <= 100:
         for item in value.values():

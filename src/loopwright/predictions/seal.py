@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from loopwright.predictions.files import LogFolder, Segment
 from loopwright.predictions.tail import lock, read_batches, sync_folder
 
 __all__ = ["catalogue", "seal", "seal_orphans"]
+
+#: Rows of a Parquet row group, unless a few large batches make more: what a query over a short span has to decode.
+ROW_GROUP = 32_768
 
 
 def seal(folder: LogFolder, tail: Path) -> Segment | None:
@@ -58,14 +62,15 @@ def _write(folder: LogFolder, tail: Path, temporary: Path) -> Segment | None:
     first, last, rows = 0, 0, 0
     writer: Any = None
     try:
-        for batch in read_batches(tail):
+        for table in _row_groups(tail):
             if writer is None:
-                writer = ParquetWriter(str(temporary), batch.schema, compression="zstd")
-            writer.write_table(pa.Table.from_batches([batch]))
-            times = columns.values_of(batch.column(_time_column(batch.schema)), "int64")
-            first = min(first, int(times.min())) if rows else int(times.min())
-            last = max(last, int(times.max())) if rows else int(times.max())
-            rows += len(batch)
+                writer = ParquetWriter(str(temporary), table.schema, compression="zstd")
+            writer.write_table(table)
+            for times in table.column(_time_column(table.schema)).chunks:
+                moments = columns.values_of(times, "int64")
+                first = min(first, int(moments.min())) if rows else int(moments.min())
+                last = max(last, int(moments.max())) if rows else int(moments.max())
+                rows += len(moments)
     finally:
         if writer is not None:
             writer.close()
@@ -79,8 +84,19 @@ def _write(folder: LogFolder, tail: Path, temporary: Path) -> Segment | None:
     day = folder.day(first)
     day.mkdir(parents=True, exist_ok=True)
     segment = Segment(day, tail.stem, first, last, rows)
-    path = temporary.rename(day / segment.name)
-    return Segment(path, tail.stem, first, last, rows)
+    return dataclasses.replace(segment, path=temporary.rename(day / segment.name))
+
+
+def _row_groups(tail: Path) -> Iterator[Any]:
+    """Yield the rows of a tail in tables of a good size for a row group."""
+    together: list[Any] = []
+    for batch in read_batches(tail):
+        together.append(batch)
+        if sum(map(len, together)) >= ROW_GROUP:
+            yield pa.Table.from_batches(together)
+            together = []
+    if together:
+        yield pa.Table.from_batches(together)
 
 
 def _time_column(schema: Any) -> str:
@@ -91,7 +107,7 @@ def _time_column(schema: Any) -> str:
 def catalogue(project: Project, ledger: Ledger, segment: Segment) -> None:
     """Write a sealed segment's facts into the ledger, under its path within the project's state."""
     key = str(segment.path.relative_to(project.state))
-    facts = asdict(segment) | {"path": key, "bytes": segment.path.stat().st_size}
+    facts = dataclasses.asdict(segment) | {"path": key, "bytes": segment.path.stat().st_size}
     ledger.put("segment", key, facts)
 
 

@@ -7,6 +7,7 @@ network, extensions and changes of its settings are shut off before a caller's S
 from __future__ import annotations
 
 import re
+import secrets
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,17 +58,18 @@ def _name(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which predictions are looked at: a deployment, a model, and a span of time in microseconds, end excluded."""
+    """Which predictions are looked at: of a deployment or model, in a span of microseconds, end excluded, or one."""
 
     deployment: str | None = None
     model: str | None = None
     since_us: int | None = None
     until_us: int | None = None
+    prediction_id: str | None = None
 
     @property
     def bounded(self) -> bool:
-        """Whether it is a span of time, so that most labels belong to other rows."""
-        return self.since_us is not None or self.until_us is not None
+        """Whether it is one row or a span of time, so that most labels belong to other rows."""
+        return any(limit is not None for limit in (self.since_us, self.until_us, self.prediction_id))
 
     @property
     def where(self) -> str:
@@ -77,6 +79,7 @@ class Selection:
         parts += [f"model = {text(self.model)}"] if self.model is not None else []
         parts += [f'"at" >= make_timestamptz({self.since_us})'] if self.since_us is not None else []
         parts += [f'"at" < make_timestamptz({self.until_us})'] if self.until_us is not None else []
+        parts += [f"prediction_id = {text(self.prediction_id)}"] if self.prediction_id is not None else []
         return " and ".join(parts)
 
 
@@ -156,8 +159,9 @@ class View:
         settings = {
             "threads": 2,
             "memory_limit": "512MB",
-            # Its default would be a folder in the working directory, which is the project.
-            "temp_directory": str(Path(tempfile.gettempdir()) / "loopwright-duckdb"),
+            # Its default would be a folder in the working directory, which is the project. Made only when a query
+            # needs it, and one for each connection, because its files have the same names in all.
+            "temp_directory": str(Path(tempfile.gettempdir()) / f"loopwright-duckdb-{secrets.token_hex(8)}"),
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "python_enable_replacements": "false",

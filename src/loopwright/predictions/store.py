@@ -146,11 +146,8 @@ class PredictionStore:
                 prediction_id=prediction_id[:64],
             )
         labels = read_snapshot([LogFolder(self._project.labels)])
-        with View(found, labels, table_schema(), Selection()) as view:
-            rows = view.table(
-                f"select * from predictions where prediction_id = {text(prediction_id)} limit 1"
-            )
-            return _prediction(arrays.rows_of(rows)[0])
+        with View(found, labels, table_schema(), Selection(prediction_id=prediction_id)) as view:
+            return _prediction(arrays.rows_of(view.table("select * from predictions limit 1"))[0])
 
     def count(
         self, *, deployment: str | None = None, since: datetime | None = None, labelled: bool = False

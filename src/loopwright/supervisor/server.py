@@ -107,13 +107,22 @@ def _prefect_schema(project: Project) -> Iterator[None]:
 
 
 def _tune_sqlite() -> None:
-    """Let every SQLite connection of this process sync once per checkpoint, which is safe in WAL mode."""
+    """Set what neither server sets on its SQLite connections. Must run before either opens one."""
     from sqlalchemy import Engine, event
 
     @event.listens_for(Engine, "connect")
     def _normal(connection: Any, _record: Any) -> None:
+        # Sync once per checkpoint, which is safe in WAL mode; Prefect does so by itself.
         if type(connection).__module__.startswith("sqlite3"):
             connection.execute("PRAGMA synchronous=NORMAL")
+
+    @event.listens_for(Engine, "before_cursor_execute", retval=True)
+    def _wait(*call: Any) -> tuple[str, Any]:
+        # Prefect reads and then writes in deferred transactions. When another one has written in between, SQLite
+        # refuses at once, whatever the busy timeout; Prefect answers 503 and its client sleeps for two seconds.
+        # Taking the write lock first makes the second wait for the first instead: some milliseconds.
+        _connection, _cursor, statement, parameters, *_ = call
+        return ("BEGIN IMMEDIATE" if statement == "BEGIN DEFERRED" else statement), parameters
 
 
 def _mlflow_app() -> App:

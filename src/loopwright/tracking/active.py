@@ -92,11 +92,21 @@ class Tracked:
             MlflowClient().log_artifacts(self.run_id, temporary)
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """End the run, and runs inside it that were left open. Does nothing to a run that has ended."""
+        """End the run, and runs inside it that were left open. Does nothing to a run that has ended.
+
+        Raises
+        ------
+        Unavailable
+            The MLflow server does not answer; the run is not active any more all the same.
+        """
         import mlflow
+        from mlflow.exceptions import MlflowException
 
         while (active := mlflow.active_run()) is not None:
-            mlflow.end_run(status)
+            try:
+                mlflow.end_run(status)
+            except MlflowException as error:
+                raise Unavailable(f"MLflow does not end the run {self.run_id}: {error}.") from error
             if active.info.run_id == self.run_id:
                 return
 
@@ -109,6 +119,8 @@ def begin(project: Project, name: str, tags: Mapping[str, str]) -> Tracked:
     Unavailable
         The MLflow server does not answer or refuses.
     """
+    # MLflow prints two addresses at the end of each run; the console and the command line know them.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     import mlflow
     from mlflow.exceptions import MlflowException
 

@@ -127,6 +127,34 @@ def test_segments_outside_a_span_are_not_opened(project: Project, ten_minutes: P
         ten_minutes.table()
 
 
+def test_sealing_while_the_log_is_read_loses_and_doubles_nothing(project: Project) -> None:
+    """Whether a tail is sealed after it was listed or after it was read, its rows are in the snapshot once."""
+    log = PredictionLog(project, "api", "iris", FLOWERS, seal_rows=3)
+
+    class SealsAfterListing(files.LogFolder):
+        def tails(self) -> list[Path]:
+            found = super().tails()
+            log.maintain()
+            return found
+
+    class SealsAfterReading(files.LogFolder):
+        def segments(self) -> list[files.Segment]:
+            log.maintain()
+            return super().segments()
+
+    root = files.of_deployment(project, "api").root
+    for number, kind in enumerate((SealsAfterListing, SealsAfterReading), 1):
+        log.append(rows(project, 3))
+        log.append(rows(project, 1))
+        snapshot = read_snapshot([kind(root)])
+        assert (
+            sum(table.num_rows for table in snapshot.tables)
+            + sum(segment.rows for segment in snapshot.segments)
+            == 4 * number
+        )
+    log.close()
+
+
 def test_the_newest_rows_come_oldest_first(ten_minutes: PredictionStore) -> None:
     """`newest` takes the last rows, and every table is in the order of time."""
     table = ten_minutes.table(newest=15, columns=["at", "version"])

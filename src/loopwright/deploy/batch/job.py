@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from loopwright import plugins
 from loopwright.config import FILE, DeploymentConfig, Project
-from loopwright.deploy.base import Answers, Predictor, assign, current
+from loopwright.deploy.base import Answers, Predictor, current
 from loopwright.deploy.batch.base import Sink, Source, parse
 from loopwright.deploy.batch.columns import to_columns
 from loopwright.deploy.batch.journal import Journal
 from loopwright.deploy.batch.keys import IdSet
-from loopwright.errors import Conflict, InvalidInput, NotFound, Unavailable, listing
+from loopwright.errors import Conflict, InvalidInput, NotFound, listing
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids
 from loopwright.records import Mode, Signature, now
@@ -161,15 +161,7 @@ class _Job:
         """Load what the deployment serves and return what its rows must be; the whole run scores with it."""
         current(self.ledger, self.name)
         self.predictor.refresh()
-        try:
-            return self.predictor.signature
-        except Unavailable as error:
-            event = self.ledger.last("worker.refused", self.name)
-            if event is None:
-                raise
-            raise Unavailable(
-                f"The deployment {self.name!r} cannot be served: {event.payload['reason']}", hint=error.hint
-            ) from error
+        return self.predictor.signature
 
     def _score_all(
         self, source: Source, sink: Sink, signature: Signature, where: str, progress: Progress | None
@@ -204,11 +196,9 @@ class _Job:
 
     def _ids(self, keys: list[str], entities: list[str]) -> list[str]:
         """Return the ids of the predictions: by deployment, version and key, so that they are the same in each run."""
-        deployment = self.predictor.deployment
-        if len(deployment.variants) == 1:
-            versions = [str(deployment.variants[0].version)] * len(keys)
-        else:
-            versions = [str(assign(deployment, entity)[0].version) for entity in entities]
+        route = self.predictor.route
+        assert route is not None
+        versions = [str(route.split.variants[route.split.place(entity)].version) for entity in entities]
         return [self.ids.derive(self.name, version, key) for version, key in zip(versions, keys, strict=True)]
 
     def _new(self, ids: Sequence[str], sink: Sink) -> list[int]:

@@ -44,6 +44,7 @@ def bundle(
     out: Path | None = None,
     *,
     valid_for: timedelta = VALID_FOR,
+    ledger: Ledger | None = None,
 ) -> Path:
     """Write a signed bundle of one model version for devices.
 
@@ -62,6 +63,8 @@ def bundle(
         The file to write; else one in ``.loopwright/bundles``.
     valid_for
         How long `verify` accepts the bundle.
+    ledger
+        Where the lineage is read and the bundle noted; else the project's.
 
     Returns
     -------
@@ -79,9 +82,9 @@ def bundle(
     """
     from loopwright.scoring import prepare, read_manifest
 
-    ledger = Ledger.open(project)
+    own = ledger or Ledger.open(project)
     try:
-        target = _target(project, ledger, name, version)
+        target = _target(project, own, name, version)
         folder = prepare(project, target.model, target.version)
         scorer = read_manifest(folder)
         if scorer.runtime != "onnx":
@@ -90,31 +93,33 @@ def bundle(
                 valid="A bundle needs a version whose prepared runtime is 'onnx'.",
                 hint=f"loopwright model show {target.model} {target.version}",
             )
-        signer = Signer(project)
         files = _files(folder, scorer)
-        manifest = _manifest(ledger, scorer, target, files, valid_for)
-        text = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"))
-        files = {
-            archive.MANIFEST: text,
-            archive.SIGNATURE: signer.sign(text),
-            archive.SIGNER: signer.public,
-            **files,
-        }
+        manifest = _manifest(own, scorer, target, files, valid_for)
         path = out or project.state / "bundles" / f"{target.name}-{target.version}.tar.gz"
-        _write(path, files, target)
-        facts = {
-            "model": target.model,
-            "version": target.version,
-            "path": str(path),
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "expires": manifest["expires"],
-            "signer": fingerprint(signer.public),
-        }
-        ledger.put("bundle", target.name, facts, event="edge.bundled")
+        signer = Signer(project)
+        _write(path, _signed(manifest, signer) | files, target)
+        own.put("bundle", target.name, _facts(path, target, manifest, signer), event="edge.bundled")
     finally:
-        ledger.close()
+        if ledger is None:
+            own.close()
     return path
+
+
+def _signed(manifest: dict[str, Any], signer: Signer) -> dict[str, bytes]:
+    text = msgspec.json.format(msgspec.json.encode(manifest, order="sorted"))
+    return {archive.MANIFEST: text, archive.SIGNATURE: signer.sign(text), archive.SIGNER: signer.public}
+
+
+def _facts(path: Path, target: _Target, manifest: dict[str, Any], signer: Signer) -> dict[str, Any]:
+    return {
+        "model": target.model,
+        "version": target.version,
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "expires": manifest["expires"],
+        "signer": fingerprint(signer.public),
+    }
 
 
 def _target(project: Project, ledger: Ledger, name: str, version: int | None) -> _Target:

@@ -4,49 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
+import os
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
 
 import msgspec
 
 from loopwright.config import Project
-from loopwright.deploy.base import Answers, Predictor
-from loopwright.deploy.online.batcher import Batcher
+from loopwright.deploy.base import Predictor, Route
+from loopwright.deploy.online import labels as label_bodies
+from loopwright.deploy.online import wire
+from loopwright.deploy.online.batcher import LOOP_ROWS, Batcher, Request
 from loopwright.deploy.online.decode import Decoder
-from loopwright.errors import InvalidInput, LoopwrightError, NotFound, SchemaMismatch, Unavailable, listing
+from loopwright.errors import LoopwrightError, NotFound, Unavailable, listing
 from loopwright.predictions import Ids, LabelLog
-from loopwright.records import Label, Signature
+from loopwright.records import Mode
 
 __all__ = ["App"]
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+#: Bodies from here on are decoded in a thread.
+LARGE_BODY = 256 * 1024
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
-_ROUTES = "POST /predict/<deployment>, POST /labels, GET /deployments, GET /ready, GET /health"
+_ROUTES = {
+    "POST /predict/<deployment>": "one record {...} or a list of records",
+    "POST /labels": 'one {"prediction_id": ..., "actual": ...} or a list of them',
+    "GET /deployments": "what is served, and what it takes",
+    "GET /ready": "whether everything that was started is loaded",
+    "GET /health": "whether the process is alive",
+}
+_Answered = tuple[int, bytes]
 
 
-class _WrongMethod(LoopwrightError):
-    code = "wrong_method"
-    http_status = 405
+class _Service:
+    """One deployment: its predictor, its batches, and the decoder for what it serves now."""
 
+    def __init__(self, predictor: Predictor, batcher: Batcher) -> None:
+        self.predictor = predictor
+        self.batcher = batcher
+        self._decoder: Decoder | None = None
 
-class _WrongType(InvalidInput):
-    code = "wrong_content_type"
-    http_status = 415
-
-
-class _TooLarge(InvalidInput):
-    code = "too_large"
-    http_status = 413
-
-
-class _Gone(Exception):
-    """The caller hung up before its request was complete."""
+    def decoder(self, route: Route) -> Decoder:
+        """Return the decoder of a route; a new version with the same inputs keeps it."""
+        known, entity = self._decoder, self.predictor.config.entity
+        if known is None or known.entity != entity or known.signature.inputs != route.signature.inputs:
+            known = self._decoder = Decoder(route.signature, entity)
+        return known
 
 
 class App:
@@ -67,212 +72,184 @@ class App:
     def __init__(
         self, project: Project, predictors: dict[str, Predictor], labels: LabelLog, ids: Ids
     ) -> None:
-        self.predictors = predictors
+        self._project = project
         self._labels = labels
         self._ids = ids
-        self._max_body = project.config.serving.max_body
+        self._limit = project.config.serving.max_body
         self._synced = project.config.serving.durability == "power"
-        self._batchers = {
-            name: Batcher(predictor, threaded=self._synced) for name, predictor in predictors.items()
-        }
-        self._decoders: dict[str, Decoder] = {}
+        self._executor = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="scoring")
+        self._services: dict[str, _Service] = {}
+        self.serve(project, predictors)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    @property
+    def predictors(self) -> dict[str, Predictor]:
+        """The predictors by deployment."""
+        return {name: service.predictor for name, service in self._services.items()}
+
+    def serve(self, project: Project, predictors: dict[str, Predictor]) -> None:
+        """Serve these deployments from now on; those that were served already keep their requests."""
+        known = self._services
+        self._project = project
+        # Replaced as a whole: requests see the old table or the new one.
+        self._services = {
+            name: known[name]
+            if name in known and known[name].predictor is predictor
+            else _Service(predictor, Batcher(predictor, self._executor, synced=self._synced))
+            for name, predictor in predictors.items()
+        }
+
+    def close(self) -> None:
+        """Give back the threads."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def __call__(self, scope: wire.Scope, receive: wire.Receive, send: wire.Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
+        headers = wire.Headers.of(scope)
+        extra: list[tuple[bytes, bytes]] = []
         try:
-            status, body = await self._answer(scope, receive)
-        except _Gone:
+            status, body = await self._answer(scope, headers, receive)
+        except wire.Gone:
             return
         except LoopwrightError as error:
             status, body = error.http_status, _encode(error.to_dict())
-            if status >= 500 and error.__cause__ is not None:
-                log.error("%s %s: %s", scope["method"], scope["path"], error, exc_info=error.__cause__)
+            extra = _headers_for(error)
+            if error.__cause__ is not None and status >= 500:
+                logger.error("%s %s: %s", scope["method"], scope["path"], error, exc_info=error.__cause__)
         except Exception as error:
-            log.exception("%s %s", scope["method"], scope["path"])
+            logger.exception("%s %s", scope["method"], scope["path"])
             status = 500
-            body = _encode(LoopwrightError(f"{type(error).__name__}: {error}").to_dict())
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if status == 503:
-            headers.append((b"retry-after", b"1"))
-        request_id = _header(scope, b"x-request-id")
-        if request_id:
-            headers.append((b"x-request-id", request_id.encode("latin-1")))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+            body = _encode(LoopwrightError(f"The request failed: {type(error).__name__}: {error}").to_dict())
+        sent = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *extra,
+        ]
+        if headers.request_id:
+            sent.append((b"x-request-id", headers.request_id))
+        await send({"type": "http.response.start", "status": status, "headers": sent})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+    async def _answer(self, scope: wire.Scope, headers: wire.Headers, receive: wire.Receive) -> _Answered:
         method, path = scope["method"], scope["path"]
         if path.startswith("/predict/"):
-            _must(method, "POST", path)
-            return await self._predict(path[9:], scope, receive)
+            if method != "POST":
+                _refuse_method(method, path, "POST")
+            return 200, await self._predict(path.removeprefix("/predict/"), headers, receive)
         if path == "/labels":
-            _must(method, "POST", path)
-            return await self._label(scope, receive)
-        if path in {"/health", "/ready", "/deployments", "/"}:
-            _must(method, "GET", path)
-            if path == "/health":
-                return 200, b'{"status":"ok"}'
-            if path == "/ready":
-                return self._ready()
-            if path == "/deployments":
-                return 200, _encode([self._facts(name) for name in self.predictors])
-            return 200, _encode({"routes": _ROUTES, "deployments": sorted(self.predictors)})
-        raise NotFound(f"There is nothing at {path!r}.", valid=f"Here are: {_ROUTES}.")
+            if method != "POST":
+                _refuse_method(method, path, "POST")
+            return await self._label(headers, receive)
+        pages = {"/": self._index, "/health": self._health, "/ready": self._ready, "/deployments": self._list}
+        if path not in pages:
+            raise NotFound(f"There is nothing at {path[:200]!r}.", valid=f"Here are: {listing(_ROUTES)}.")
+        if method not in {"GET", "HEAD"}:
+            _refuse_method(method, path, "GET")
+        return 200, _encode(pages[path]())
 
-    def _ready(self) -> tuple[int, bytes]:
-        loading = [
-            name for name, predictor in self.predictors.items() if predictor.started and not predictor.ready
-        ]
-        if loading:
-            raise Unavailable(f"Not loaded yet: {listing(loading)}.", hint="loopwright status")
-        return 200, b'{"status":"ready"}'
-
-    def _facts(self, name: str) -> dict[str, Any]:
-        predictor = self.predictors[name]
-        if not predictor.ready:
-            return {"name": name, "model": predictor.config.model, "variants": []}
-        scorer = predictor.scorer
-        return {
-            "name": name,
-            "model": predictor.config.model,
-            "variants": predictor.deployment.variants,
-            "runtime": scorer.runtime,
-            "signature": scorer.signature,
-        }
-
-    def _predictor(self, name: str) -> Predictor:
-        predictor = self.predictors.get(name)
-        if predictor is None:
-            raise NotFound.among(
-                "online deployment", name, sorted(self.predictors), hint="loopwright deployment list"
-            )
-        return predictor
-
-    def _decoder(self, name: str, signature: Signature) -> Decoder:
-        known = self._decoders.get(name)
-        if known is None or known.signature is not signature:
-            known = self._decoders[name] = Decoder(signature)
-        return known
-
-    async def _predict(self, name: str, scope: Scope, receive: Receive) -> tuple[int, bytes]:
-        predictor = self._predictor(name)
-        signature = predictor.signature
-        _must_be_json(scope)
-        body = await self._body(scope, receive)
+    async def _predict(self, name: str, headers: wire.Headers, receive: wire.Receive) -> bytes:
+        service = self._services.get(name)
+        if service is None:
+            raise self._unknown(name)
+        route = service.predictor.route
+        if route is None:
+            raise service.predictor.absent()
+        headers.check()
+        body = await wire.read_body(receive, headers, self._limit)
         received = time.monotonic()
-        decoder = self._decoder(name, signature)
-        rows, single = decoder.rows(body)
-        entities = _entities(predictor, decoder, rows, _header(scope, b"x-entity"))
-        answers, at = await self._batchers[name].submit(
-            rows, decoder, entities, _header(scope, b"x-request-id"), received
-        )
-        answered = [_row(answers, row, predictor.config.model) for row in range(at, at + len(rows))]
-        return 200, _encode(answered[0] if single else {"predictions": answered})
-
-    async def _label(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
-        _must_be_json(scope)
-        labels = _labels(await self._body(scope, receive), self._ids)
-        if self._synced:
-            await asyncio.to_thread(self._labels.append, labels)
+        decoder = service.decoder(route)
+        if len(body) < LARGE_BODY:
+            rows, single = decoder.decode(body)
         else:
-            self._labels.append(labels)
-        return 200, _encode({"accepted": len(labels)})
-
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """Read the body, and stop reading where it gets too large."""
-        declared = _header(scope, b"content-length")
-        size = int(declared) if declared.isdigit() else 0
-        chunks: list[bytes] = []
-        while size <= self._max_body:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _Gone
-            chunk = message.get("body", b"")
-            if not message.get("more_body", False):
-                body = b"".join((*chunks, chunk)) if chunks else chunk
-                if len(body) <= self._max_body:
-                    return bytes(body)
-            chunks.append(chunk)
-            size = sum(map(len, chunks))
-        raise _TooLarge(
-            f"The body has more than {self._max_body} bytes.",
-            valid="Send fewer records at once, or raise max_body in [serving].",
+            loop = asyncio.get_running_loop()
+            rows, single = await loop.run_in_executor(self._executor, decoder.decode, body)
+        entities: list[str | None] = decoder.entities(rows) or [None] * len(rows)
+        if headers.entity:
+            given = wire.text(headers.entity)
+            entities = [entity or given for entity in entities]
+        request_id = wire.text(headers.request_id) if headers.request_id else ""
+        return await service.batcher.submit(
+            Request(rows, single, decoder, route, entities, request_id, received)
         )
 
-
-def _must(method: str, valid: str, path: str) -> None:
-    if method != valid:
-        raise _WrongMethod(f"{method} does not work on {path!r}.", valid=f"{valid} does.")
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return ""
-
-
-def _must_be_json(scope: Scope) -> None:
-    kind = _header(scope, b"content-type").partition(";")[0].strip().lower()
-    if kind not in {"application/json", ""}:
-        raise _WrongType(
-            f"The content type {kind!r} is not read here.", valid="Send content-type: application/json."
-        )
-
-
-def _entities(predictor: Predictor, decoder: Decoder, rows: list[Any], header: str) -> list[str] | None:
-    """Return who each row is about: the declared field, else the header, else nobody in particular."""
-    field = predictor.config.entity
-    if field is not None and field in decoder.signature.names:
-        return [str(decoder.value(row, field)) for row in rows]
-    return [header] * len(rows) if header else None
-
-
-def _row(answers: Answers, row: int, model: str) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "prediction_id": answers.prediction_id[row],
-        "prediction": answers.prediction[row].item()
-        if hasattr(answers.prediction[row], "item")
-        else answers.prediction[row],
-    }
-    if answers.probability is not None:
-        shares = answers.probability[row].tolist()
-        body["probability"] = {str(name): share for name, share in zip(answers.classes, shares, strict=True)}
-    return body | {"model": model, "version": int(answers.version[row]), "variant": answers.variant[row]}
-
-
-class _LabelBody(msgspec.Struct, forbid_unknown_fields=True):
-    prediction_id: str
-    actual: bool | int | float | str
-
-
-_label_decoder = msgspec.json.Decoder(_LabelBody | list[_LabelBody])
-
-
-def _labels(body: bytes, ids: Ids) -> list[Label]:
-    """Decode and check labels; one that is wrong refuses all of the request."""
-    try:
-        found = _label_decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise SchemaMismatch(
-            f"This is no label: {error}.",
-            valid='Send {"prediction_id": "...", "actual": 1}, or a list of these; actual is a number, text or boolean.',
-        ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            f"The body is not JSON: {error}.", valid="Send one label or a list of labels."
-        ) from None
-    labels = []
-    for row, one in enumerate(found if isinstance(found, list) else [found]):
-        try:
-            ids.check(one.prediction_id)
-        except NotFound as error:
-            raise NotFound(error.fact, valid=error.valid, hint=error.hint, row=row) from None
-        if isinstance(one.actual, float) and not math.isfinite(one.actual):
-            raise SchemaMismatch(
-                f"The label in row {row} is {one.actual}.", valid="A label is finite.", row=row
+    def _unknown(self, name: str) -> NotFound:
+        declared = self._project.config.deployment.get(name)
+        if declared is not None and declared.mode is not Mode.online:
+            return NotFound(
+                f"The deployment {name!r} is in mode {declared.mode} and answers no requests.",
+                valid=f"Online deployments: {listing(sorted(self._services))}.",
+                hint="loopwright deployment list",
             )
-        labels.append(Label(one.prediction_id, one.actual))
-    return labels
+        known = sorted(self._services)
+        return NotFound.among("online deployment", name[:200], known, hint="loopwright deployment list")
+
+    async def _label(self, headers: wire.Headers, receive: wire.Receive) -> _Answered:
+        headers.check()
+        body = await wire.read_body(receive, headers, self._limit)
+        loop = asyncio.get_running_loop()
+        if len(body) >= LARGE_BODY:
+            found = await loop.run_in_executor(self._executor, label_bodies.decode, body, self._ids)
+        else:
+            found = label_bodies.decode(body, self._ids)
+        if self._synced or len(found) > LOOP_ROWS:
+            await loop.run_in_executor(self._executor, self._labels.append, found)
+        else:
+            self._labels.append(found)
+        return 202, _encode({"accepted": len(found)})
+
+    def _index(self) -> Any:
+        return {"project": self._project.name, "routes": _ROUTES, "deployments": sorted(self._services)}
+
+    def _health(self) -> Any:
+        return {"status": "ok"}
+
+    def _ready(self) -> Any:
+        missing = [name for name, one in self.predictors.items() if one.started and not one.ready]
+        if missing:
+            reasons = {name: self.predictors[name].absent().fact for name in missing}
+            raise Unavailable(
+                f"Not loaded yet: {listing(missing)}.", hint="loopwright status", missing=reasons
+            )
+        return {"status": "ready"}
+
+    def _list(self) -> Any:
+        return [_facts(name, predictor) for name, predictor in sorted(self.predictors.items())]
+
+
+def _facts(name: str, predictor: Predictor) -> dict[str, Any]:
+    facts: dict[str, Any] = {"name": name, "model": predictor.config.model, "entity": predictor.config.entity}
+    route = predictor.route
+    if route is None:
+        return facts | {"state": "loading" if predictor.started else "not started", "variants": []}
+    variants = [
+        {
+            "name": variant.name,
+            "version": variant.version,
+            "weight": variant.weight,
+            "runtime": route.loaded[variant.version].scorer.runtime,
+        }
+        for variant in route.deployment.variants
+    ]
+    refused = {str(version): reason for version, reason in predictor.refused.items()}
+    return facts | {
+        "model": route.deployment.model,
+        "state": "serving",
+        "variants": variants,
+        "runtime": predictor.scorer.runtime,
+        "signature": route.signature,
+        "refused": refused,
+    }
+
+
+def _refuse_method(method: str, path: str, valid: str) -> NoReturn:
+    raise wire.WrongMethod(f"{method} does not work on {path[:200]!r}.", valid=f"{valid} does.", allow=valid)
+
+
+def _headers_for(error: LoopwrightError) -> list[tuple[bytes, bytes]]:
+    if isinstance(error, wire.WrongMethod):
+        return [(b"allow", error.attrs["allow"].encode())]
+    if isinstance(error, wire.TooLarge | wire.TooSlow):
+        # What is left of the body must not be taken for the next request.
+        return [(b"connection", b"close")]
+    return [(b"retry-after", b"1")] if error.http_status == 503 else []

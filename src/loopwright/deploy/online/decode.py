@@ -1,200 +1,160 @@
-"""From the bytes of a request to typed columns, checked against a model's signature."""
+"""Request bodies to rows, and rows to the columns a scorer takes.
+
+The fast path is one typed decode, which checks everything there is to check. Only when that fails, `faults` looks for
+the reason in a way that can name the row, the field and the value.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from operator import itemgetter
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from loopwright.errors import InvalidInput, SchemaMismatch, listing, nearest
+from loopwright.deploy.online import faults
+from loopwright.errors import InvalidInput
 from loopwright.records import Column, Signature
+from loopwright.registry.columns import DTYPES
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "Row"]
+
+#: The values of one row: the inputs in the signature's order, and what names its entity where that is no input.
+Row = tuple[Any, ...]
+_Pick = Callable[[Row], Any]
 
 _TYPES: dict[str, Any] = {
     "boolean": bool,
-    "integer": int,
-    "long": int,
-    "float": float,
+    "integer": Annotated[int, msgspec.Meta(ge=faults.INT32[0], le=faults.INT32[1])],
+    "long": Annotated[int, msgspec.Meta(ge=faults.INT64[0], le=faults.INT64[1])],
+    "float": Annotated[float, msgspec.Meta(ge=-faults.FLOAT32, le=faults.FLOAT32)],
     "double": float,
     "string": str,
     "datetime": datetime,
 }
-_DTYPES: dict[str, Any] = {"boolean": np.bool_, "integer": np.int32, "long": np.int64, "float": np.float32}
-#: A path in msgspec's messages, such as ``$[3].age`` or ``$.age``.
-_PLACE = re.compile(r" - at `\$(?:\[(\d+|\.\.\.)\])?(?:\.([^`]*))?`$")
-_NAMED = re.compile(r"field `([^`]*)`")
-#: Bounds of the integers a column can hold.
-_BOUNDS = {"integer": 2**31, "long": 2**63}
 
 
 class Decoder:
-    """Decodes JSON records for one signature.
+    """Decodes bodies for one signature.
 
     Parameters
     ----------
     signature
-        What the rows must be. Names that are no identifiers are handled.
+        What a row must look like. Fields it does not know are refused.
+    entity
+        The field that names a row's entity; it may be one of the inputs or come in addition to them.
     """
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, entity: str | None = None) -> None:
         self.signature = signature
-        self._columns = signature.inputs
-        fields: list[Any] = []
-        rename = {}
-        for number, column in enumerate(signature.inputs):
-            kind = _TYPES[column.type]
-            attribute = f"c{number}"
-            rename[attribute] = column.name
-            fields.append((attribute, kind) if column.required else (attribute, kind | None, None))
-        # Fields with a default must stand behind those without one.
-        order = sorted(range(len(fields)), key=lambda index: len(fields[index]))
-        self._positions = [order.index(index) for index in range(len(fields))]
-        record = msgspec.defstruct(
-            "Record", [fields[index] for index in order], rename=rename, forbid_unknown_fields=True, gc=False
+        self.entity = entity
+        names = list(signature.names)
+        extra = entity is not None and entity not in names
+        fields = [_field(number, column) for number, column in enumerate(signature.inputs)]
+        if extra:
+            fields.append((f"f{len(names)}", str | int | None, None))
+        self._fields = [*names, *([entity] if entity is not None and extra else [])]
+        self._entity_at = self._fields.index(entity) if entity is not None else -1
+        # Names of columns are free text; the attributes have names of their own.
+        rename = {f"f{number}": name for number, name in enumerate(self._fields)}
+        kind = msgspec.defstruct(
+            "Record", fields, rename=rename, kw_only=True, forbid_unknown_fields=True, gc=False
         )
-        self._decoder = msgspec.json.Decoder(record | list[record])  # type: ignore[valid-type]
-        self._tuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
-        self._matrix = all(column.type == "double" for column in signature.inputs)
+        self._one = msgspec.json.Decoder(kind)
+        self._many = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
+        self._blocks, self._others = _blocks(signature.inputs)
 
-    def rows(self, body: bytes) -> tuple[list[tuple[Any, ...]], bool]:
-        """Decode a body of one record or a list of records.
-
-        Returns
-        -------
-        tuple of list and bool
-            The rows, each a tuple for `columns`, and whether the body was a single record.
+    def decode(self, body: bytes | bytearray) -> tuple[list[Row], bool]:
+        """Return the rows of a body, and whether it was a single record and no list.
 
         Raises
         ------
         InvalidInput
-            The body is no JSON, or an empty list.
+            The body is empty, not JSON, or a list of nothing.
         SchemaMismatch
-            A record does not fit; with the field and the row.
+            A row does not fit the signature; the message names row, field and value.
         """
+        single = body.lstrip()[:1] != b"["
         try:
-            found = self._decoder.decode(body)
-        except msgspec.ValidationError as error:
-            raise self._mismatch(error) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidInput(
-                f"The body is not JSON: {error}.",
-                valid='Send one record such as {"field": 1.0}, or a list of records. NaN and Infinity are not JSON.',
-            ) from None
-        except RecursionError:
-            raise InvalidInput(
-                "The body is nested too deeply.", valid="Send one record or a list of records."
-            ) from None
-        if isinstance(found, list):
-            if not found:
-                raise InvalidInput("The list has no records.", valid="Send at least one record.")
-            return [self._tuple(record) for record in found], False
-        return [self._tuple(found)], True
+            if single:
+                return [msgspec.structs.astuple(self._one.decode(body))], True
+            rows = [msgspec.structs.astuple(row) for row in self._many.decode(body)]
+        except (ValueError, RecursionError) as error:
+            raise faults.explain(body, self.signature, self._fields, error) from None
+        if not rows:
+            raise InvalidInput("The list has no records.", valid="Send at least one record.")
+        return rows, False
 
-    def columns(self, rows: Sequence[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
-        """Return decoded rows as one array per column.
+    def entities(self, rows: Sequence[Row]) -> list[str | None] | None:
+        """Return who each row is about, None where a row does not say; None when no row can say."""
+        if self._entity_at < 0:
+            return None
+        values = [row[self._entity_at] for row in rows]
+        return [None if value is None else str(value) for value in values]
 
-        Raises
-        ------
-        SchemaMismatch
-            A whole number does not fit its column.
-        """
-        if self._matrix:
-            matrix = np.array(rows, dtype=np.float64)
-            return {
-                column.name: matrix[:, at] for column, at in zip(self._columns, self._positions, strict=True)
-            }
-        turned = list(zip(*rows, strict=True))
-        return {
-            column.name: _array(column, turned[at])
-            for column, at in zip(self._columns, self._positions, strict=True)
-        }
-
-    def value(self, row: tuple[Any, ...], name: str) -> Any:
-        """Return one field of a decoded row."""
-        return row[self._positions[self.signature.names.index(name)]]
-
-    def _mismatch(self, error: msgspec.ValidationError) -> SchemaMismatch:
-        """Say which field of which row is wrong, and what is right."""
-        text = str(error)
-        place = _PLACE.search(text)
-        row = int(place[1]) if place and place[1] and place[1].isdigit() else None
-        where = f" in row {row}" if row is not None else ""
-        names = self.signature.names
-        attrs: dict[str, Any] = {} if row is None else {"row": row}
-        named = _NAMED.search(text)
-        if named and "unknown" in text:
-            close = nearest(named[1], names)
-            guess = f"Did you mean {close!r}? " if close else ""
-            return SchemaMismatch(
-                f"Unknown field {named[1]!r}{where}.",
-                valid=f"{guess}Fields: {listing(names)}.",
-                field=named[1],
-                **attrs,
-            )
-        if named and "missing" in text:
-            kind = self._type(named[1])
-            return SchemaMismatch(
-                f"The field {named[1]!r} is missing{where}.",
-                valid=f"It is a {kind}.",
-                field=named[1],
-                **attrs,
-            )
-        field = place[2] if place else None
-        if field is None:
-            return SchemaMismatch(
-                f"{text.partition(' - at')[0]}{where}.", valid="Send one record or a list.", **attrs
-            )
-        said = text.partition(" - at")[0].replace("`", "").replace("Expected", "expected")
-        return SchemaMismatch(
-            f"The field {field!r}{where} has the wrong type: {said}.",
-            valid=f"It is a {self._type(field)}.",
-            field=field,
-            **attrs,
-        )
-
-    def _type(self, name: str) -> str:
-        for column in self._columns:
-            if column.name == name:
-                return column.type if column.required else f"{column.type} or null"
-        return "field of the model"
+    def columns(self, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
+        """Return n >= 1 rows as columns of shape (n,), as `Scorer.score` takes them."""
+        made: dict[str, NDArray[Any]] = {}
+        for dtype, names, pick in self._blocks:
+            # One conversion for all columns of a type: for one row of 64 inputs, five times quicker than one for each.
+            matrix = np.array([pick(row) for row in rows], dtype)
+            made.update(zip(names, np.ascontiguousarray(matrix.T), strict=True))
+        for column, at in self._others:
+            made[column.name] = _array(column, [row[at] for row in rows])
+        return made
 
 
-def _array(column: Column, values: Sequence[Any]) -> NDArray[Any]:
-    if column.type == "string":
-        made = np.empty(len(values), object)
+def _field(number: int, column: Column) -> tuple[str, Any] | tuple[str, Any, Any]:
+    kind = _TYPES[column.type]
+    return (f"f{number}", kind) if column.required else (f"f{number}", kind | None, None)
+
+
+def _blocks(
+    inputs: Sequence[Column],
+) -> tuple[list[tuple[Any, list[str], _Pick]], list[tuple[Column, int]]]:
+    """Return the inputs that can be converted together, by type, and the others with their places."""
+    found: dict[Any, list[int]] = {}
+    others = []
+    for at, column in enumerate(inputs):
+        # None becomes NaN in decimals by itself; other types need a closer look.
+        if column.type in {"double", "float"} or (
+            column.required and column.type in {"boolean", "integer", "long"}
+        ):
+            found.setdefault(DTYPES[column.type], []).append(at)
+        else:
+            others.append((column, at))
+    blocks = []
+    for dtype, places in found.items():
+        whole = len(places) == len(inputs)
+        pick: _Pick = _leading(len(places)) if whole else _several(places)
+        blocks.append((dtype, [inputs[at].name for at in places], pick))
+    return blocks, others
+
+
+def _leading(n: int) -> _Pick:
+    return lambda row: row[:n]
+
+
+def _several(places: list[int]) -> _Pick:
+    only = places[0]
+    return itemgetter(*places) if len(places) > 1 else lambda row: (row[only],)
+
+
+def _array(column: Column, values: list[Any]) -> NDArray[Any]:
+    if column.type == "datetime":
+        return np.array([_moment(value) for value in values], dtype="datetime64[us]")
+    if column.type in {"string", "boolean"}:
+        made = np.empty(len(values), dtype=object)
         made[:] = values
         return made
-    if column.type == "double":
-        return np.array(values, np.float64)
-    if column.type == "datetime":
-        return np.array([_naive(value) for value in values], "datetime64[us]")
-    bound = _BOUNDS.get(column.type)
-    for row, value in enumerate(values):
-        if value is None:
-            # Only a column of the widest float type can hold a gap; the signature makes such columns `double`.
-            raise SchemaMismatch(
-                f"The field {column.name!r} is null in row {row}.", field=column.name, row=row
-            )
-        if bound is not None and not -bound <= value < bound:
-            raise SchemaMismatch(
-                f"The field {column.name!r} in row {row} is {value}.",
-                valid=f"It is a {column.type}: from {-bound} to {bound - 1}.",
-                field=column.name,
-                row=row,
-            )
-    return np.array(values, _DTYPES[column.type])
+    # A whole number that is missing has no value of its own type.
+    return np.array(values, dtype=np.float64 if None in values else DTYPES[column.type])
 
 
-def _naive(value: datetime | None) -> datetime | None:
-    """Return a moment in UTC without its zone, which is how NumPy holds it."""
-    if value is None or value.tzinfo is None:
-        return value
-    offset = value.utcoffset()
-    assert offset is not None
-    return value.replace(tzinfo=None) - offset
+def _moment(value: datetime | None) -> np.datetime64:
+    if value is None:
+        return np.datetime64("NaT", "us")
+    return np.datetime64(value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value, "us")

@@ -6,126 +6,144 @@ The supervisor hands down a listening socket, so that connections wait while a k
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
+import signal
 import socket
+import sys
 import threading
-import time
+from typing import Any
 
 import uvicorn
 
 from loopwright import parts
 from loopwright.config import Project
-from loopwright.deploy.base import Predictor
 from loopwright.deploy.online.app import App
-from loopwright.errors import LoopwrightError, NotFound
+from loopwright.deploy.online.follower import FOLLOW_S, UPKEEP_S, Follower, Repeat, Upkeep, online
+from loopwright.errors import Denied, LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids, LabelLog
-from loopwright.records import Mode
 
 __all__ = ["main"]
 
-log = logging.getLogger(__name__)
-#: Seconds between two looks at the ledger for news.
-FOLLOW_S = 0.25
+#: Seconds for requests under way after SIGTERM; then sealing the logs must still fit into five.
+FINISH_S = 3
+#: Seconds a connection may be idle. Long, because closing one just as its next request arrives loses that request.
+IDLE_S = 75
 
 
-class _Follower(threading.Thread):
-    """Follows the ledger and tends the logs beside the event loop, so that neither ever holds a request."""
-
-    def __init__(self, name: str, ledger: Ledger, predictors: dict[str, Predictor], labels: LabelLog) -> None:
-        super().__init__(name="follower", daemon=True)
-        self._worker, self._ledger, self._predictors, self._labels = name, ledger, predictors, labels
-        self._ended = threading.Event()
-        self._revision = -1
-
-    def follow(self) -> None:
-        """Load what the deployments serve now, where that is news."""
-        revision = self._ledger.revision()
-        if revision == self._revision:
-            return
-        changed = False
-        for name, predictor in self._predictors.items():
-            try:
-                changed |= predictor.refresh()
-            except NotFound:
-                continue  # declared, not started yet
-            except LoopwrightError:
-                log.exception("deployment %s does not follow the ledger", name)
-        self._revision = revision
-        if changed:
-            serving = {
-                name: {variant.name: variant.version for variant in predictor.deployment.variants}
-                for name, predictor in self._predictors.items()
-                if predictor.ready
-            }
-            self._ledger.put("worker", self._worker, {"pid": os.getpid(), "serving": serving})
-
-    def run(self) -> None:
-        """Follow until told to end; an error is logged and tried again."""
-        maintained = time.monotonic()
-        while not self._ended.wait(FOLLOW_S):
-            try:
-                self.follow()
-                if time.monotonic() - maintained > 1:
-                    maintained = time.monotonic()
-                    for predictor in self._predictors.values():
-                        predictor.maintain()
-                    self._labels.maintain()
-            except Exception:
-                log.exception("following the ledger failed; trying again")
-
-    def end(self) -> None:
-        """Stop following."""
-        self._ended.set()
-        self.join(10)
-
-
-def main() -> None:
-    """Serve until SIGTERM: then finish what is in flight, close the logs and exit."""
-    parser = argparse.ArgumentParser(prog="python -m loopwright.deploy.online.worker")
-    parser.add_argument("--fd", type=int, help="an inherited listening socket")
-    parser.add_argument("--port", type=int, default=0, help="where to listen without one")
-    parser.add_argument("--name", default="serving-1")
-    given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    project = Project.find()
-    parts.follow_supervisor()
-    ledger = Ledger.open(project, actor=given.name)
-    ids, labels = Ids.open(project), LabelLog(project, durability=project.config.serving.durability)
-    online = [name for name, config in project.config.deployment.items() if config.mode is Mode.online]
-    predictors = {
-        name: Predictor(project, name, ledger=ledger, ids=ids, worker=given.name) for name in online
-    }
-    follower = _Follower(given.name, ledger, predictors, labels)
-    # Load before the first connection is accepted: until then it waits in the socket's backlog.
-    follower.follow()
-    follower.start()
-    config = uvicorn.Config(
-        App(project, predictors, labels, ids),
-        host=project.config.serving.host,
-        port=given.port,
-        http="httptools",
-        loop="uvloop",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=4,
+def main() -> int:
+    """Serve until SIGTERM; then finish what is under way, close the logs and return 0."""
+    given = _arguments()
+    logging.basicConfig(
+        stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
     )
-    sockets = [socket.socket(fileno=given.fd)] if given.fd is not None else None
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _leave)
+    parts.follow_supervisor()
     try:
-        uvicorn.Server(config).run(sockets)
-    finally:
-        follower.end()
-        for predictor in predictors.values():
-            with contextlib.suppress(LoopwrightError):
-                predictor.close()
-        labels.close()
+        project = Project.find()
+        listener = _listener(project, given.fd, given.port)
+        return _Worker(project, given.name).run(listener)
+    except LoopwrightError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+
+
+def _arguments() -> Any:
+    parser = argparse.ArgumentParser(prog="python -m loopwright.deploy.online.worker", description=__doc__)
+    parser.add_argument("--fd", type=int, help="an inherited listening socket")
+    parser.add_argument(
+        "--port", type=int, default=0, help="where to listen without one; 0 takes a free port"
+    )
+    parser.add_argument("--name", default="serving-1", help="what this process is called in the ledger")
+    return parser.parse_args()
+
+
+def _leave(_number: int, _frame: Any) -> None:
+    """End a process that does not serve yet."""
+    raise SystemExit(0)
+
+
+def _listener(project: Project, fd: int | None, port: int) -> socket.socket:
+    if fd is not None:
+        return socket.socket(fileno=fd)
+    host = project.config.serving.host
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise Denied(
+            f"Nothing can listen on {host}:{port}: {error.strerror}.", valid="Port 0 takes a free one."
+        ) from error
+
+
+class _Worker:
+    """The process's parts, in the order in which they are started and, reversed, stopped."""
+
+    def __init__(self, project: Project, name: str) -> None:
+        self.ledger = Ledger.open(project, actor=name)
+        ids = Ids.open(project)
+        self.labels = LabelLog(project, durability=project.config.serving.durability)
+        self.app = App(project, online(project, self.ledger, ids, name), self.labels, ids)
+        self.follower = Follower(project, self.ledger, ids, name, self.app)
+        self.threads = [
+            Repeat("following the ledger", FOLLOW_S, self.follower.turn),
+            Repeat("sealing the logs", UPKEEP_S, Upkeep(project, self.app, self.labels).turn),
+        ]
+
+    def run(self, listener: socket.socket) -> int:
+        """Serve on a listening socket until SIGTERM."""
+        # Load before the first connection is accepted: until then it waits in the socket's backlog. What must be
+        # compiled first is left to the thread, which can take its time.
+        self.follower.turn(prepare=False)
+        for thread in self.threads:
+            thread.start()
+        server = uvicorn.Server(
+            uvicorn.Config(
+                self.app,
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                log_level="warning",
+                server_header=False,
+                timeout_keep_alive=IDLE_S,
+                timeout_graceful_shutdown=FINISH_S,
+            )
+        )
+        # uvicorn raises the signal again when it has ended; the handler that is there then must not end the process.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, server.handle_exit)
+        host, port = listener.getsockname()[:2]
+        logging.getLogger(__name__).info("serving on http://%s:%s", host, port)
+        try:
+            server.run([listener])
+        finally:
+            self.close()
+        return 0
+
+    def close(self) -> None:
+        """Stop the threads, then close the logs: nothing is appended any more."""
+        predictors = self.app.predictors.values()
+        for predictor in predictors:
+            predictor.stop()
+        for thread in self.threads:
+            thread.end()
+        self.app.close()
+        for predictor in predictors:
+            predictor.close()
+        self.labels.close()
+        self.ledger.close()
+
+
+def _exit(code: int) -> None:
+    """End the process, also when a thread is still inside a model that it loads or calls."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread is not threading.main_thread() and thread.is_alive() for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    main()
+    _exit(main())

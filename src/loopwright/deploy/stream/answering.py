@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from loopwright.deploy.base import Answers, Predictor, assign
+from loopwright.deploy.base import Answers, Predictor, Route
 from loopwright.deploy.stream.base import Message
 from loopwright.deploy.stream.rows import Decoder, Row
 from loopwright.errors import SchemaMismatch
@@ -36,17 +36,17 @@ class Answering:
 
     Parameters
     ----------
-    predictor
-        The deployment, which must not be refreshed while messages are answered.
+    predictor, route
+        The deployment and what it serves; every batch is answered with one route.
     ids
         Of the project.
     entity
         The input that says who a row is about, if any is declared; else the message's key does.
     """
 
-    def __init__(self, predictor: Predictor, ids: Ids, entity: str | None) -> None:
-        self.deployment = predictor.deployment
-        self.decoder = Decoder(predictor.signature)
+    def __init__(self, predictor: Predictor, route: Route, ids: Ids, entity: str | None) -> None:
+        self.route = route
+        self.decoder = Decoder(route.signature)
         self._predictor = predictor
         self._ids = ids
         self._entity = self.decoder.position(entity) if entity is not None else None
@@ -69,15 +69,16 @@ class Answering:
         fresh = [number for number, one in enumerate(ids) if one not in logged]
         columns = self.decoder.columns(these.rows)
         every = len(fresh) == len(ids)
-        answers = self._predictor.predict(columns, entities=entities, ids=ids, log=every)
+        answers = self._predictor.predict(columns, entities=entities, ids=ids, route=self.route, log=every)
         if fresh and not every:
             # Once after a crash: some rows are in the log already, and only the others are added to it.
             self._predictor.predict(
                 {name: values[fresh] for name, values in columns.items()},
                 entities=[entities[number] for number in fresh],
                 ids=[ids[number] for number in fresh],
+                route=self.route,
             )
-        return _outputs(these.messages, answers, self.deployment.model)
+        return _outputs(these.messages, answers)
 
     def logged(self, these: Decoded) -> set[str]:
         """Return the ids of those messages that are in the prediction log; costs a query over the deployment's log."""
@@ -100,18 +101,15 @@ class Answering:
 
         The message's id is part of them beside its key, because a sender may use a key twice.
         """
-        name, variants = self.deployment.name, self.deployment.variants
-        if len(variants) == 1:
-            versions = [str(variants[0].version)] * len(entities)
-        else:
-            versions = [str(assign(self.deployment, entity)[0].version) for entity in entities]
+        name, split = self._predictor.name, self.route.split
+        versions = [str(split.variants[split.place(entity)].version) for entity in entities]
         return [
             self._ids.derive(name, version, message.key, message.id)
             for message, version in zip(these.messages, versions, strict=True)
         ]
 
 
-def _outputs(messages: Sequence[Message], answers: Answers, model: str) -> Outputs:
+def _outputs(messages: Sequence[Message], answers: Answers) -> Outputs:
     predictions, versions = answers.prediction.tolist(), answers.version.tolist()
     probabilities: list[dict[str, float] | None] = [None] * len(messages)
     if answers.probability is not None:
@@ -126,7 +124,7 @@ def _outputs(messages: Sequence[Message], answers: Answers, model: str) -> Outpu
                     "key": message.key,
                     "prediction": predictions[number],
                     "probability": probabilities[number],
-                    "model": model,
+                    "model": answers.model,
                     "version": versions[number],
                     "variant": answers.variant[number],
                 }

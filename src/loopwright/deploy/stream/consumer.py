@@ -86,8 +86,11 @@ class Consumer:
         return len(batch.messages)
 
     def _current(self) -> Answering:
-        if self._answering is None or self._answering.deployment != self.predictor.deployment:
-            self._answering = Answering(self.predictor, self._ids, self._entity)
+        route = self.predictor.route
+        if route is None:
+            raise self.predictor.absent()
+        if self._answering is None or self._answering.route is not route:
+            self._answering = Answering(self.predictor, route, self._ids, self._entity)
         return self._answering
 
     def _ask_log(self, answering: Answering) -> None:

@@ -16,7 +16,7 @@ from loopwright.config import Project
 from loopwright.deploy.base import Predictor
 from loopwright.deploy.stream.base import Channel, open_channel
 from loopwright.deploy.stream.consumer import Consumer
-from loopwright.errors import LoopwrightError, NotFound
+from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids
 from loopwright.records import Mode
@@ -55,7 +55,6 @@ class Reader(threading.Thread):
     ) -> None:
         super().__init__(name=f"stream {name}", daemon=True)
         self.project, self.deployment, self.ledger, self.ids, self.stopping = project, name, ledger, ids, stop
-        self.served: dict[str, int] = {}
         self.changed = threading.Event()
         self.predictor = Predictor(project, name, ledger=ledger, ids=ids, worker=worker)
         self._seen = time.monotonic()
@@ -110,14 +109,19 @@ class Reader(threading.Thread):
         self._loading = True
         try:
             if self.predictor.refresh():
-                self.served = {one.name: one.version for one in self.predictor.deployment.variants}
                 logger.info("%s serves %s", self.deployment, self.served)
                 self.changed.set()
+            if not self.served:
+                self._say(str(self.predictor.absent()))
             self.predictor.maintain()
-        except NotFound as error:
-            self._say(str(error))
         finally:
             self._loading = False
+
+    @property
+    def served(self) -> dict[str, int]:
+        """The version of each variant that is served now."""
+        route = self.predictor.route
+        return route.served if route else {}
 
     def _failed(self, problem: str | Exception) -> None:
         known = isinstance(problem, str | LoopwrightError)
@@ -164,6 +168,9 @@ def main() -> int:
             parts.beat(project, worker)
         if any(reader.changed.is_set() for reader in readers):
             _publish(ledger, worker, readers)
+    for reader in readers:
+        # Ends a version's preparation that a reader waits for; a batch under way is finished.
+        reader.predictor.stop()
     until = time.monotonic() + STOP_S
     for reader in readers:
         reader.join(max(0.0, until - time.monotonic()))

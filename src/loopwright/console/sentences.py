@@ -1,0 +1,248 @@
+"""Events of the ledger as plain sentences.
+
+Each kind has one function from payload to sentence. An event whose payload is not what its kind promises is shown by
+its kind alone: a page must not fail because of one row of the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from loopwright.console.links import Links
+from loopwright.console.releases import as_percent
+from loopwright.console.views import Entry, Link, Tone
+from loopwright.ledger import Event
+from loopwright.records import (
+    Alert,
+    DecisionRecord,
+    Deployment,
+    GateResult,
+    ModelVersion,
+    PipelineRun,
+    Release,
+    Verdict,
+)
+
+__all__ = ["KINDS", "entry"]
+
+Said: TypeAlias = "tuple[Tone, str, tuple[Link, ...]]"
+Say: TypeAlias = "Callable[[Event, Links], Said]"
+#: What reading a payload that is not as promised can raise.
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+
+
+def entry(event: Event, links: Links) -> Entry:
+    """Return an event as a line of the timeline."""
+    from loopwright.errors import Damaged
+
+    try:
+        tone, text, where = KINDS[event.kind](event, links)
+    except (*_UNREADABLE, Damaged):
+        tone, text, where = "plain", f"{event.kind} of {event.subject}", ()
+    return Entry(event.id, event.at, event.kind, tone, text, tuple(link for link in where if link.url))
+
+
+def _part(event: Event, name: str, kind: type[Any]) -> Any:
+    """Return the part `name` of a payload, or the payload itself, as a record; None when it holds no such record."""
+    import msgspec
+
+    for body in (event.payload.get(name), event.payload):
+        if isinstance(body, dict):
+            try:
+                return msgspec.convert(body, kind)
+            except msgspec.ValidationError:
+                continue
+    return None
+
+
+def _sentence(text: str) -> str:
+    """End a text with one full stop."""
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
+def _opened(event: Event, _: Links) -> Said:
+    return "bad", f"Alert opened: {_sentence(event.read(Alert).message)}", ()
+
+
+def _resolved(event: Event, _: Links) -> Said:
+    return "good", f"Alert resolved: {_sentence(event.read(Alert).message)}", ()
+
+
+def _proposed(event: Event, _: Links) -> Said:
+    return "info", f"Training proposed: {_sentence(str(event.payload['reason']))}", ()
+
+
+def _requested(event: Event, links: Links) -> Said:
+    where = (links.flow_run(event.payload["flow_run_id"]),) if event.payload.get("flow_run_id") else ()
+    return "info", f"Training requested: {_sentence(str(event.payload['reason']))}", where
+
+
+def _run_links(run: PipelineRun, links: Links) -> tuple[Link, ...]:
+    mlflow = (links.run(run.run_id),) if run.run_id else ()
+    return (*mlflow, links.flow_run(run.flow_run_id)) if run.flow_run_id else mlflow
+
+
+def _run_started(event: Event, links: Links) -> Said:
+    run = event.read(PipelineRun)
+    trigger = f", started by {run.trigger}" if run.trigger else ""
+    return "info", f"Pipeline {run.pipeline} started{trigger}.", _run_links(run, links)
+
+
+def _run_completed(event: Event, links: Links) -> Said:
+    run = event.read(PipelineRun)
+    steps = f" in {len(run.steps)} steps" if run.steps else ""
+    return "good", f"Pipeline {run.pipeline} finished{steps} after {run.seconds:.1f} s.", _run_links(run, links)
+
+
+def _run_failed(event: Event, links: Links) -> Said:
+    run = event.read(PipelineRun)
+    return "bad", f"Pipeline {run.pipeline} failed: {_sentence(run.error or 'no reason given')}", _run_links(run, links)
+
+
+def _registered(event: Event, links: Links) -> Said:
+    version = event.read(ModelVersion)
+    rows = f", trained on {version.training.rows:,} rows" if version.training else ""
+    return "info", f"Version {version.version} registered{rows}.", (links.version(version.model, version.version),)
+
+
+def _prepared(event: Event, _: Links) -> Said:
+    facts = event.payload
+    proof = ""
+    if facts.get("replay_rows"):
+        proof = (
+            f": {facts['replay_rows']:,} rows replayed, largest difference {facts['max_difference']:.1g}, "
+            f"{facts['label_flips']} label flips"
+        )
+    elif facts.get("reason"):
+        proof = f": {facts['reason']}"
+    return "plain", f"Version {facts['version']} runs as {facts['runtime']}{_sentence(proof or '.')}", ()
+
+
+def _alias(event: Event, links: Links) -> Said:
+    facts = event.payload
+    before = f" from version {facts['previous']}" if facts.get("previous") else ""
+    text = f"Alias {facts['alias']} moved{before} to version {facts['version']}."
+    return "plain", text, (links.version(event.subject, facts["version"]),)
+
+
+def _changed(event: Event, _: Links) -> Said:
+    variants = event.read(Deployment).variants
+    if len(variants) == 1:
+        return "plain", f"Version {variants[0].version} answers everything.", ()
+    shares = " and ".join(f"version {one.version} {as_percent(100 * one.weight)}" for one in variants)
+    return "info", f"Traffic split: {shares}.", ()
+
+
+def _loaded(event: Event, _: Links) -> Said:
+    facts = event.payload
+    return "plain", f"{facts.get('worker', 'A worker')} loaded version {facts['version']}.", ()
+
+
+def _refused(event: Event, _: Links) -> Said:
+    facts = event.payload
+    return "bad", f"{facts.get('worker', 'A worker')} refused version {facts['version']}: {_sentence(facts['reason'])}", ()
+
+
+def _release_started(event: Event, links: Links) -> Said:
+    release = event.read(Release)
+    where = (links.flow_run(release.flow_run_id),) if release.flow_run_id else ()
+    return "info", f"Release started: {_sentence(release.trigger)}", where
+
+
+def _gate(event: Event, links: Links) -> Said:
+    gate: GateResult = _part(event, "gate", GateResult)
+    release: Release | None = _part(event, "release", Release)
+    against = "" if gate.champion is None else f" against {gate.champion:.4g}"
+    text = f"{gate.metric} {gate.candidate:.4g}{against} on {gate.rows:,} rows"
+    where = (links.run(release.run_id),) if release and release.run_id else ()
+    if gate.passed:
+        return "good", f"Gate met: {text}.", where
+    reasons = f" ({'; '.join(gate.reasons)})" if gate.reasons else ""
+    return ("warn" if release and release.forced else "bad"), f"Gate not met: {text}{reasons}.", where
+
+
+def _step(event: Event, _: Links) -> Said:
+    release: Release | None = _part(event, "release", Release)
+    if release is not None and release.steps:
+        place = min(max(release.step, 0), len(release.steps) - 1)
+        share = as_percent(release.steps[place])
+        return "info", f"Canary step {place + 1} of {len(release.steps)}: version {release.candidate} gets {share}.", ()
+    facts = event.payload
+    return "info", f"Canary step: the candidate gets {as_percent(float(facts.get('share', facts.get('weight'))))}.", ()
+
+
+def _look(event: Event, _: Links) -> Said:
+    verdict: Verdict = _part(event, "verdict", Verdict)
+    text = (
+        f"Look {verdict.looks}: loss difference {verdict.estimate:+.3g} [{verdict.lower:+.3g}, {verdict.upper:+.3g}] "
+        f"after {verdict.candidate_rows:,} labelled rows of the candidate: {verdict.decision}."
+    )
+    return "plain", text, ()
+
+
+def _ended(event: Event, _: Links) -> Said:
+    release: Release = _part(event, "release", Release)
+    reason = f": {_sentence(release.reason)}" if release.reason else "."
+    return "plain", f"Release ended, {str(release.state).replace('_', ' ')}{reason}", ()
+
+
+def _decision(event: Event, links: Links) -> Said:
+    record = event.read(DecisionRecord)
+    tones: dict[str, Tone] = {"promoted": "good", "rolled_back": "warn", "rejected": "warn", "failed": "bad"}
+    what = record.decision.replace("_", " ")
+    text = f"Decision: version {record.candidate} {what}. {_sentence(record.reason)}".strip()
+    where = (links.run(record.run_id),) if record.run_id else ()
+    return tones[record.decision], text, where
+
+
+def _batch(event: Event, _: Links) -> Said:
+    facts = event.payload
+    return "good", f"Batch done: {facts['rows']:,} rows read, {facts['new_rows']:,} new predictions in {facts['seconds']:.1f} s.", ()
+
+
+def _dead(event: Event, _: Links) -> Said:
+    count = event.payload.get("count") or len(event.payload.get("messages", ())) or "Some"
+    return "warn", f"{count} messages could not be answered and were put aside.", ()
+
+
+def _bundled(event: Event, _: Links) -> Said:
+    facts = event.payload
+    return "good", f"Edge bundle of version {facts['version']} written, {facts['bytes'] / 1e6:.2f} MB, signed.", ()
+
+
+def _parity(event: Event, _: Links) -> Said:
+    facts = event.payload
+    good = bool(facts.get("ok", True))
+    names = ", ".join(str(mode["mode"]) for mode in facts["modes"])
+    text = f"Parity of {names} on {facts['rows']:,} rows: {'all answers agree' if good else 'answers differ'}."
+    return ("good" if good else "bad"), text, ()
+
+
+#: Every kind of event that is part of a model's story, and how it is told. `monitor.window` is in the charts.
+KINDS: dict[str, Say] = {
+    "alert.opened": _opened,
+    "alert.resolved": _resolved,
+    "training.proposed": _proposed,
+    "training.requested": _requested,
+    "pipeline.started": _run_started,
+    "pipeline.completed": _run_completed,
+    "pipeline.failed": _run_failed,
+    "model.registered": _registered,
+    "scorer.prepared": _prepared,
+    "alias.set": _alias,
+    "deployment.changed": _changed,
+    "worker.loaded": _loaded,
+    "worker.refused": _refused,
+    "release.started": _release_started,
+    "release.gate": _gate,
+    "release.step": _step,
+    "release.look": _look,
+    "release.ended": _ended,
+    "decision": _decision,
+    "batch.completed": _batch,
+    "stream.dead": _dead,
+    "edge.bundled": _bundled,
+    "parity.measured": _parity,
+}

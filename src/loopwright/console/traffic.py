@@ -1,0 +1,171 @@
+"""The figures that come from the prediction log: traffic, latency and the metric per version.
+
+One query per deployment and refresh, over the last `SPAN_S` seconds only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from loopwright.config import METRICS, Project
+from loopwright.console.views import Point, Series, Tick
+from loopwright.predictions import PredictionStore
+from loopwright.records import ModelVersion, Scalar, Signature, Task
+
+__all__ = ["RATE_S", "SPAN_S", "STEP_S", "Traffic", "metric_of", "read"]
+
+#: How far back the pages look.
+SPAN_S = 15 * 60
+#: The interval of the charts of traffic and latency.
+STEP_S = 10
+#: Over how long the key numbers are taken.
+RATE_S = 60
+#: Fewer labelled rows than this in an interval make no point of the metric: it would only show noise.
+LEAST_ROWS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What happened in the last `SPAN_S` seconds. Figures named `recent` are of the last `RATE_S` seconds."""
+
+    rows: int
+    labelled: int
+    recent_rows: int
+    recent_p50_ms: float | None
+    recent_p99_ms: float | None
+    last: datetime | None
+    ticks: tuple[Tick, ...]
+    metric: tuple[Series, ...]
+
+
+def metric_of(project: Project, model: str, version: ModelVersion | None) -> tuple[str, Literal["higher", "lower"]]:
+    """Return the metric by which a model is judged, and which way is better."""
+    monitor = project.config.monitor.get(model)
+    configured = project.config.model.get(model)
+    name = (monitor.performance.metric if monitor else "") or (configured.gate.metric if configured else "")
+    if not name:
+        signature = version.signature if version else None
+        name = "rmse" if signature is not None and signature.task is Task.regression else "accuracy"
+    return name, METRICS[name]
+
+
+def metric_step_s(project: Project, model: str) -> int:
+    """Return the interval of the metric's chart: the monitor's window, within 10 and 60 seconds."""
+    monitor = project.config.monitor.get(model)
+    window = monitor.window.total_seconds() if monitor else 60
+    return int(min(60, max(STEP_S, window)))
+
+
+def read(
+    store: PredictionStore, deployment: str, metric: str, signature: Signature | None, step_s: int, at: datetime
+) -> Traffic:
+    """Read the last `SPAN_S` seconds before `at` of a deployment, its metric in intervals of `step_s` seconds."""
+    since = _floor(at, STEP_S) - timedelta(seconds=SPAN_S)
+    sql = _sql(metric, signature, step_s, at)
+    rows = store.query(sql, deployment=deployment, since=since, until=at).to_pylist()
+    found: dict[str, list[dict[str, Any]]] = {"tick": [], "metric": [], "recent": [], "all": []}
+    for row in rows:
+        found[row["part"]].append(row)
+    whole = found["all"][0] if found["all"] else {"n": 0, "labelled": 0, "start_us": None}
+    recent = found["recent"][0]
+    return Traffic(
+        rows=whole["n"],
+        labelled=whole["labelled"],
+        recent_rows=recent["n"],
+        recent_p50_ms=recent["p50"],
+        recent_p99_ms=recent["p99"],
+        last=_moment(whole["start_us"]) if whole["start_us"] is not None else None,
+        ticks=tuple(_ticks(found["tick"], since, at)),
+        metric=tuple(_series(found["metric"])),
+    )
+
+
+def _floor(moment: datetime, step_s: int) -> datetime:
+    return datetime.fromtimestamp(int(moment.timestamp()) // step_s * step_s, UTC)
+
+
+def _moment(micros: int) -> datetime:
+    return datetime.fromtimestamp(micros / 1e6, UTC)
+
+
+def _ticks(rows: list[dict[str, Any]], since: datetime, at: datetime) -> Iterator[Tick]:
+    """Fill the intervals without rows, from the first one with rows on; leave out the one that is not over yet."""
+    by_start = {_moment(row["start_us"]): row for row in rows}
+    start = max(since, min(by_start, default=at))
+    while start + timedelta(seconds=STEP_S) <= at:
+        row = by_start.get(start)
+        n = row["n"] if row else 0
+        yield Tick(start, n, n / STEP_S, row["p50"] if row else None, row["p99"] if row else None)
+        start += timedelta(seconds=STEP_S)
+
+
+def _series(rows: list[dict[str, Any]]) -> Iterator[Series]:
+    points: dict[int, list[Point]] = {}
+    for row in sorted(rows, key=lambda row: int(row["start_us"])):
+        if row["value"] is not None and row["n"] >= LEAST_ROWS:
+            points.setdefault(row["version"], []).append(Point(_moment(row["start_us"]), row["value"], row["n"]))
+    for version in sorted(points):
+        yield Series(version, tuple(points[version]))
+
+
+def _sql(metric: str, signature: Signature | None, step_s: int, at: datetime) -> str:
+    recent = int(at.timestamp() * 1e6) - RATE_S * 1_000_000
+    tick, step = STEP_S * 1_000_000, step_s * 1_000_000
+    return f"""
+        with seen as (
+            select epoch_us(at) as us, version, latency_ms, actual, prediction, probability from predictions
+        ), labelled as (
+            select us // {step} * {step} as start_us, version, actual, prediction, probability
+            from seen where actual is not null
+        )
+        select 'tick' as part, us // {tick} * {tick} as start_us, null::int as version, count(*) as n,
+               count(actual) as labelled, quantile_cont(latency_ms, 0.5)::double as p50,
+               quantile_cont(latency_ms, 0.99)::double as p99, null::double as value
+        from seen group by start_us
+        union all by name
+        select 'recent' as part, count(*) as n, quantile_cont(latency_ms, 0.5)::double as p50,
+               quantile_cont(latency_ms, 0.99)::double as p99
+        from seen where us >= {recent}
+        union all by name
+        select 'all' as part, count(*) as n, count(actual) as labelled, max(us) as start_us from seen
+        union all by name
+        select 'metric' as part, * from ({_metric_sql(metric, signature)})
+    """
+
+
+def _metric_sql(metric: str, signature: Signature | None) -> str:
+    """Return the query of start_us, version, n and value of a metric."""
+    if metric == "f1":
+        # Macro-averaged over the classes that occur, as in scikit-learn.
+        return """
+            select start_us, version, any_value(n) as n, avg(2.0 * tp / (2 * tp + fp + fn)) as value from (
+                select start_us, version, class, sum(tp) as tp, sum(fp) as fp, sum(fn) as fn from (
+                    select start_us, version, actual as class, (actual = prediction)::int as tp, 0 as fp,
+                           (actual <> prediction)::int as fn from labelled
+                    union all
+                    select start_us, version, prediction, 0, (actual <> prediction)::int, 0 from labelled
+                ) group by all
+            ) join (select start_us, version, count(*) as n from labelled group by all) using (start_us, version)
+            group by start_us, version
+        """
+    value = {
+        "accuracy": "avg((actual = prediction)::int)",
+        "mae": "avg(abs(actual - prediction))",
+        "rmse": "sqrt(avg(power(actual - prediction, 2)))",
+        "log_loss": _log_loss(signature),
+    }[metric]
+    return f"select start_us, version, count(*) as n, {value}::double as value from labelled group by all"
+
+
+def _log_loss(signature: Signature | None) -> str:
+    if signature is None or not signature.classes:
+        return "null"
+    classes = ", ".join(_literal(label) for label in signature.classes)
+    return f"-avg(ln(greatest(probability[list_position([{classes}], actual)], 1e-15)))"
+
+
+def _literal(value: Scalar) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value).lower()

@@ -1,0 +1,8 @@
+"""Monitors: checks over windows of the prediction log, and the alerts that follow.
+
+Performance and KPIs may start a training; drift only proposes one.
+"""
+
+from loopwright.monitor.run import tick
+
+__all__ = ["tick"]
