@@ -48,7 +48,9 @@ class Links:
 
     def version(self, model: str, version: int) -> Link:
         """Link a model version."""
-        return self._mlflow(f"Version {version} in MLflow", f"models/{quote(model, safe='')}/versions/{version}")
+        return self._mlflow(
+            f"Version {version} in MLflow", f"models/{quote(model, safe='')}/versions/{version}"
+        )
 
     def run(self, run_id: str) -> Link:
         """Link an MLflow run; MLflow finds its experiment by itself."""

@@ -93,18 +93,30 @@ def _run_started(event: Event, links: Links) -> Said:
 def _run_completed(event: Event, links: Links) -> Said:
     run = event.read(PipelineRun)
     steps = f" in {len(run.steps)} steps" if run.steps else ""
-    return "good", f"Pipeline {run.pipeline} finished{steps} after {run.seconds:.1f} s.", _run_links(run, links)
+    return (
+        "good",
+        f"Pipeline {run.pipeline} finished{steps} after {run.seconds:.1f} s.",
+        _run_links(run, links),
+    )
 
 
 def _run_failed(event: Event, links: Links) -> Said:
     run = event.read(PipelineRun)
-    return "bad", f"Pipeline {run.pipeline} failed: {_sentence(run.error or 'no reason given')}", _run_links(run, links)
+    return (
+        "bad",
+        f"Pipeline {run.pipeline} failed: {_sentence(run.error or 'no reason given')}",
+        _run_links(run, links),
+    )
 
 
 def _registered(event: Event, links: Links) -> Said:
     version = event.read(ModelVersion)
     rows = f", trained on {version.training.rows:,} rows" if version.training else ""
-    return "info", f"Version {version.version} registered{rows}.", (links.version(version.model, version.version),)
+    return (
+        "info",
+        f"Version {version.version} registered{rows}.",
+        (links.version(version.model, version.version),),
+    )
 
 
 def _prepared(event: Event, _: Links) -> Said:
@@ -142,7 +154,11 @@ def _loaded(event: Event, _: Links) -> Said:
 
 def _refused(event: Event, _: Links) -> Said:
     facts = event.payload
-    return "bad", f"{facts.get('worker', 'A worker')} refused version {facts['version']}: {_sentence(facts['reason'])}", ()
+    return (
+        "bad",
+        f"{facts.get('worker', 'A worker')} refused version {facts['version']}: {_sentence(facts['reason'])}",
+        (),
+    )
 
 
 def _release_started(event: Event, links: Links) -> Said:
@@ -168,9 +184,17 @@ def _step(event: Event, _: Links) -> Said:
     if release is not None and release.steps:
         place = min(max(release.step, 0), len(release.steps) - 1)
         share = as_percent(release.steps[place])
-        return "info", f"Canary step {place + 1} of {len(release.steps)}: version {release.candidate} gets {share}.", ()
+        return (
+            "info",
+            f"Canary step {place + 1} of {len(release.steps)}: version {release.candidate} gets {share}.",
+            (),
+        )
     facts = event.payload
-    return "info", f"Canary step: the candidate gets {as_percent(float(facts.get('share', facts.get('weight'))))}.", ()
+    return (
+        "info",
+        f"Canary step: the candidate gets {as_percent(float(facts.get('share', facts.get('weight'))))}.",
+        (),
+    )
 
 
 def _look(event: Event, _: Links) -> Said:
@@ -199,7 +223,11 @@ def _decision(event: Event, links: Links) -> Said:
 
 def _batch(event: Event, _: Links) -> Said:
     facts = event.payload
-    return "good", f"Batch done: {facts['rows']:,} rows read, {facts['new_rows']:,} new predictions in {facts['seconds']:.1f} s.", ()
+    return (
+        "good",
+        f"Batch done: {facts['rows']:,} rows read, {facts['new_rows']:,} new predictions in {facts['seconds']:.1f} s.",
+        (),
+    )
 
 
 def _dead(event: Event, _: Links) -> Said:
@@ -209,14 +237,20 @@ def _dead(event: Event, _: Links) -> Said:
 
 def _bundled(event: Event, _: Links) -> Said:
     facts = event.payload
-    return "good", f"Edge bundle of version {facts['version']} written, {facts['bytes'] / 1e6:.2f} MB, signed.", ()
+    return (
+        "good",
+        f"Edge bundle of version {facts['version']} written, {facts['bytes'] / 1e6:.2f} MB, signed.",
+        (),
+    )
 
 
 def _parity(event: Event, _: Links) -> Said:
     facts = event.payload
     good = bool(facts.get("ok", True))
     names = ", ".join(str(mode["mode"]) for mode in facts["modes"])
-    text = f"Parity of {names} on {facts['rows']:,} rows: {'all answers agree' if good else 'answers differ'}."
+    text = (
+        f"Parity of {names} on {facts['rows']:,} rows: {'all answers agree' if good else 'answers differ'}."
+    )
     return ("good" if good else "bad"), text, ()
 
 

@@ -41,7 +41,9 @@ class Traffic:
     metric: tuple[Series, ...]
 
 
-def metric_of(project: Project, model: str, version: ModelVersion | None) -> tuple[str, Literal["higher", "lower"]]:
+def metric_of(
+    project: Project, model: str, version: ModelVersion | None
+) -> tuple[str, Literal["higher", "lower"]]:
     """Return the metric by which a model is judged, and which way is better."""
     monitor = project.config.monitor.get(model)
     configured = project.config.model.get(model)
@@ -60,7 +62,12 @@ def metric_step_s(project: Project, model: str) -> int:
 
 
 def read(
-    store: PredictionStore, deployment: str, metric: str, signature: Signature | None, step_s: int, at: datetime
+    store: PredictionStore,
+    deployment: str,
+    metric: str,
+    signature: Signature | None,
+    step_s: int,
+    at: datetime,
 ) -> Traffic:
     """Read the last `SPAN_S` seconds before `at` of a deployment, its metric in intervals of `step_s` seconds."""
     since = _floor(at, STEP_S) - timedelta(seconds=SPAN_S)
@@ -106,7 +113,9 @@ def _series(rows: list[dict[str, Any]]) -> Iterator[Series]:
     points: dict[int, list[Point]] = {}
     for row in sorted(rows, key=lambda row: int(row["start_us"])):
         if row["value"] is not None and row["n"] >= LEAST_ROWS:
-            points.setdefault(row["version"], []).append(Point(_moment(row["start_us"]), row["value"], row["n"]))
+            points.setdefault(row["version"], []).append(
+                Point(_moment(row["start_us"]), row["value"], row["n"])
+            )
     for version in sorted(points):
         yield Series(version, tuple(points[version]))
 

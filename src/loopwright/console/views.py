@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from loopwright.records import Alert, GateResult, Verdict
+from loopwright.records import Alert, GateResult, Signal, Verdict
 
 __all__ = [
     "Card",
@@ -187,12 +187,15 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The features that drift most, over the last windows. `watched` counts all features of the last window."""
+    """The features that drift most, over the last windows; `windows` are their ends.
+
+    `fired` of all `inputs` of the model fired in the last window.
+    """
 
     windows: tuple[datetime, ...]
     features: tuple[str, ...]
     cells: tuple[Cell, ...]
-    watched: int
+    inputs: int
     fired: int
 
 
@@ -211,9 +214,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One deployment, live."""
+    """One deployment, live. Everything lies between `since` and `at`, but drift, alerts and timeline reach back further.
+
+    `checks` are the newest signals of the monitors, without drift.
+    """
 
     project: str
+    since: datetime
     at: datetime
     card: Card
     links: tuple[Link, ...]
@@ -221,6 +228,6 @@ class Story:
     metric: tuple[Series, ...]
     markers: tuple[Marker, ...]
     drift: Drift
+    checks: tuple[Signal, ...]
     alerts: tuple[Alert, ...]
     timeline: tuple[Entry, ...]
-    from_: datetime

@@ -9,7 +9,8 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ __all__ = ["flow_run_of", "run_flow", "run_step"]
 _LOG_VARIABLES = ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")
 
 _settings: dict[str, Any] = {}
+_clients: dict[str, Any] = {}
 _body: ContextVar[Callable[[str], Any]] = ContextVar("loopwright_flow_body")
 
 
@@ -97,7 +99,7 @@ def run_flow(
     import prefect
     from prefect.flow_engine import run_flow as prefect_run_flow
 
-    with _quiet(), _prefect_settings():
+    with _quiet(), _prefect():
         flow = _flow(pipeline)
         token = _body.set(body)
         try:
@@ -112,7 +114,7 @@ def flow_run_of(flow_run_id: str) -> Any:
     """Return a flow run as Prefect's client has it."""
     from prefect.client.orchestration import get_client
 
-    with _prefect_settings(), get_client(sync_client=True) as client:
+    with _prefect(), get_client(sync_client=True) as client:
         return client.read_flow_run(UUID(flow_run_id))
 
 
@@ -129,29 +131,38 @@ def _scheduled(flow_run_id: str, tags: list[str]) -> Any:
 def _flow(pipeline: Pipeline[Any, Any]) -> Any:
     if pipeline.flow is None:
         import prefect
-        from prefect.context import FlowRunContext
+        from prefect.context import FlowRunContext, TagsContext
 
         @functools.wraps(pipeline.function)
         def body(*_args: Any, **_kwargs: Any) -> Any:
             context = FlowRunContext.get()
             assert context is not None
             assert context.flow_run is not None
-            return _body.get()(str(context.flow_run.id))
+            # Tags are for the flow run: on tasks, Prefect would ask for a concurrency slot for each.
+            with TagsContext(current_tags=set()):
+                return _body.get()(str(context.flow_run.id))
 
         pipeline.flow = prefect.Flow(
-            body, name=pipeline.name, validate_parameters=False, persist_result=False, log_prints=False
+            body,
+            name=pipeline.name,
+            validate_parameters=False,
+            persist_result=False,
+            # Named although nothing is stored: else each run asks the server for its default.
+            result_storage=Path(os.environ["PREFECT_HOME"]) / "storage",
+            log_prints=False,
         )
     return pipeline.flow
 
 
 @contextlib.contextmanager
-def _prefect_settings() -> Iterator[None]:
-    """Point Prefect at the project's server and leave out what only costs time here.
+def _prefect() -> Iterator[None]:
+    """Point Prefect at the project's server, and leave out what only costs time here.
 
     The heartbeat: its thread is joined when a flow ends and adds a second to each, and our runner notices dead
-    processes by their pid. Built once for each server: making a set of settings takes longer than a step.
+    processes by their pid. A client for each run: loading the certificates takes longer than a step. Settings and
+    client are made once for each server and kept.
     """
-    from prefect.context import SettingsContext, get_settings_context
+    from prefect.context import SettingsContext, SyncClientContext, get_settings_context
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
     outer = get_settings_context()
@@ -161,7 +172,14 @@ def _prefect_settings() -> Iterator[None]:
             updates={PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
         )
     with SettingsContext(profile=outer.profile, settings=_settings[url]):
-        yield
+        if url not in _clients:
+            # Entered in a copy of the context, so that it does not stay behind in the caller's.
+            _clients[url] = copy_context().run(SyncClientContext().__enter__)
+        token = SyncClientContext.__var__.set(_clients[url])
+        try:
+            yield
+        finally:
+            SyncClientContext.__var__.reset(token)
 
 
 @contextlib.contextmanager

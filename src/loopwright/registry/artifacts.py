@@ -61,8 +61,11 @@ def download(project: Project, uri: str, into: Path) -> Path:
 
     into.mkdir(parents=True, exist_ok=True)
     try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into)))
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into)))
     except (MlflowException, OSError) as error:
         raise Unavailable(
             f"The model files at {uri} cannot be fetched: {error}.", hint="loopwright status"
         ) from error
+    # MLflow adds a note of where the files came from; it is no part of what was registered.
+    (folder / "registered_model_meta").unlink(missing_ok=True)
+    return folder

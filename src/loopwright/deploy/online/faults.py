@@ -48,8 +48,9 @@ def explain(
     """
     try:
         value = msgspec.json.decode(body)
-    except msgspec.ValidationError as problem:
-        return _out_of_range(problem)
+    except msgspec.ValidationError:
+        # Of the two decoders only the typed one says in which field.
+        return _out_of_range(error)
     except (ValueError, RecursionError) as problem:
         return not_json(body, problem)
     for row, record in enumerate(value if isinstance(value, list) else [value]):

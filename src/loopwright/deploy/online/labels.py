@@ -63,11 +63,9 @@ def decode(body: bytes | bytearray, ids: Ids) -> list[Label]:
 def _explain(body: bytes | bytearray, error: Exception) -> LoopwrightError:
     try:
         value = msgspec.json.decode(body)
-    except msgspec.ValidationError as problem:
-        row, field = place(problem)
-        return SchemaMismatch(
-            f"Row {row}: a number is out of range.", valid=f"Send {_FORM}", row=row, field=field
-        )
+    except msgspec.ValidationError:
+        row, _ = place(error)
+        return SchemaMismatch(f"Row {row}: a number is out of range.", valid=f"Send {_FORM}", row=row)
     except (ValueError, RecursionError) as problem:
         found = not_json(body, problem)
         return InvalidInput(found.fact, valid=f"Send {_FORM}", **found.attrs)
