@@ -14,11 +14,11 @@ class Html(str):
     __slots__ = ()
 
 
-Child: TypeAlias = "Html | str | int | float | None"
+Child: TypeAlias = "Html | str | float | None"
 _EMPTY = frozenset({"br", "circle", "col", "line", "rect"})
 
 
-def el(tag: str, *children: Child, **attributes: str | int | float | bool | None) -> Html:
+def el(tag: str, *children: Child, **attributes: str | float | bool | None) -> Html:
     """Return one element.
 
     Parameters
@@ -52,5 +52,5 @@ def join(*children: Child) -> Html:
     return Html("".join(_safe(child) for child in children if child is not None))
 
 
-def _safe(child: Html | str | int | float) -> str:
+def _safe(child: Html | str | float) -> str:
     return child if isinstance(child, Html) else escape(str(child))

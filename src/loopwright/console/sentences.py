@@ -67,7 +67,9 @@ def _opened(event: Event, _: Links) -> Said:
 
 
 def _resolved(event: Event, _: Links) -> Said:
-    return "good", f"Alert resolved: {_sentence(event.read(Alert).message)}", ()
+    alert = event.read(Alert)
+    reason = str(event.payload.get("reason") or "it is fine again")
+    return "good", f"Alert on {alert.subject or alert.check} resolved: {_sentence(reason)}", ()
 
 
 def _proposed(event: Event, _: Links) -> Said:
@@ -86,7 +88,7 @@ def _run_links(run: PipelineRun, links: Links) -> tuple[Link, ...]:
 
 def _run_started(event: Event, links: Links) -> Said:
     run = event.read(PipelineRun)
-    trigger = f", started by {run.trigger}" if run.trigger else ""
+    trigger = f" (trigger: {run.trigger})" if run.trigger else ""
     return "info", f"Pipeline {run.pipeline} started{trigger}.", _run_links(run, links)
 
 
@@ -231,8 +233,7 @@ def _batch(event: Event, _: Links) -> Said:
 
 
 def _dead(event: Event, _: Links) -> Said:
-    count = event.payload.get("count") or len(event.payload.get("messages", ())) or "Some"
-    return "warn", f"{count} messages could not be answered and were put aside.", ()
+    return "warn", f"{event.payload['messages']} messages could not be answered and were put aside.", ()
 
 
 def _bundled(event: Event, _: Links) -> Said:

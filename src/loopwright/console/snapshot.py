@@ -5,22 +5,19 @@ Costs are bounded: the log is read over `traffic.SPAN_S` seconds, the ledger by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
-
+from loopwright import parts
 from loopwright.config import Project
-from loopwright.console import traffic
+from loopwright.console import monitors, traffic
 from loopwright.console.links import Links
 from loopwright.console.releases import release_now
 from loopwright.console.sentences import KINDS, entry
 from loopwright.console.views import (
     Card,
-    Cell,
-    Drift,
     Entry,
     Glance,
     Link,
@@ -32,110 +29,134 @@ from loopwright.console.views import (
     Share,
     Story,
 )
+from loopwright.errors import Unavailable
 from loopwright.ledger import Event, Ledger
 from loopwright.predictions import PredictionStore
-from loopwright.records import Alert, Deployment, Mode, ModelVersion, Release, Signal, Variant
+from loopwright.records import (
+    Alert,
+    Deployment,
+    Mode,
+    ModelVersion,
+    PipelineRun,
+    Release,
+    Signature,
+    Variant,
+)
 
-__all__ = ["glance", "story"]
+__all__ = ["Moment", "glance", "story"]
 
-#: Windows and features in the drift heat map, lines in the timeline and in the table of alerts.
-WINDOWS, FEATURES, ENTRIES, ALERTS = 36, 10, 60, 20
+#: Lines in the timeline and in the table of alerts.
+ENTRIES, ALERTS = 60, 20
 #: Kinds of event whose subject is the deployment; those of the model and of its pipeline.
 _OF_MODEL = ("alert.", "training.", "model.", "scorer.", "alias.", "parity.")
-_NEXT = {
-    Mode.online: "loopwright deployment start {name}",
+#: How a deployment that was started gets its first prediction.
+_FIRST = {
+    Mode.online: "curl --json '{{...}}' {url}/predict/{name}",
     Mode.batch: "loopwright deployment run {name}",
     Mode.stream: "loopwright stream send {name} rows.jsonl",
     Mode.edge: "loopwright edge bundle {name}",
 }
 
 
-def glance(project: Project, ledger: Ledger, store: PredictionStore, at: datetime) -> Glance:
-    """Return one card per declared deployment, as of `at`."""
-    alerts = _alerts(ledger)
-    cards = [_card(project, ledger, store, name, alerts, at)[0] for name in project.config.deployment]
-    return Glance(project.name, at, tuple(cards))
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What all views of one refresh share: the ledger, and the prediction log as it was read at `at`."""
+
+    project: Project
+    ledger: Ledger
+    at: datetime
+    signatures: Mapping[str, Signature | None]
+    logs: Mapping[str, traffic.Traffic]
+    alerts: tuple[Alert, ...]
+
+    @classmethod
+    def read(cls, project: Project, ledger: Ledger, store: PredictionStore, at: datetime) -> Moment:
+        """Read the log once for each model that is deployed, and the alerts."""
+        newest: dict[str, ModelVersion] = {}
+        for version in (state.read(ModelVersion) for state in ledger.states("model_version")):
+            if version.model not in newest or version.version > newest[version.model].version:
+                newest[version.model] = version
+        logs: dict[str, traffic.Traffic] = {}
+        signatures: dict[str, Signature | None] = {}
+        for model in dict.fromkeys(declared.model for declared in project.config.deployment.values()):
+            signature = signatures[model] = newest[model].signature if model in newest else None
+            metric, _ = traffic.metric_of(project, model, signature)
+            step_s = traffic.metric_step_s(project, model)
+            logs |= traffic.read(store, model, metric, signature, step_s, at)
+        alerts = tuple(state.read(Alert) for state in ledger.states("alert"))
+        return cls(project, ledger, at, signatures, logs, alerts)
+
+    def log(self, name: str) -> traffic.Traffic:
+        """Return the traffic of a deployment."""
+        return self.logs.get(name, traffic.NOTHING)
 
 
-def story(
-    project: Project,
-    ledger: Ledger,
-    store: PredictionStore,
-    name: str,
-    at: datetime,
-    links: Links | None = None,
-) -> Story:
-    """Return everything about one deployment, as of `at`.
+def glance(moment: Moment) -> Glance:
+    """Return one card per declared deployment."""
+    cards = tuple(_card(moment, name) for name in moment.project.config.deployment)
+    return Glance(moment.project.name, moment.at, cards)
+
+
+def story(moment: Moment, name: str, links: Links | None = None) -> Story:
+    """Return everything about one deployment.
 
     Raises
     ------
     NotFound
         No deployment of this name is declared.
     """
-    project.deployment(name)
+    declared = moment.project.deployment(name)
     links = links or Links()
-    card, log, version = _card(project, ledger, store, name, _alerts(ledger), at)
-    events = _events(ledger, project, name)
-    signals = _windows(ledger, name)
-    mine = [alert for alert in _alerts(ledger) if alert.deployment == name]
+    card, log = _card(moment, name), moment.log(name)
+    events = _events(moment, name)
+    judged = monitors.windows(moment.ledger, name)
+    mine = [alert for alert in moment.alerts if alert.deployment == name]
     mine.sort(key=lambda alert: (alert.state == "resolved", -alert.since.timestamp()))
-    since = at - timedelta(seconds=traffic.SPAN_S)
+    since = moment.at - timedelta(seconds=traffic.SPAN_S)
     return Story(
-        project=project.name,
+        project=moment.project.name,
         since=since,
-        at=at,
+        at=moment.at,
         card=card,
-        links=_links(card, version, links),
+        links=_links(moment, card, links),
         traffic=log.ticks,
         metric=log.metric,
         markers=tuple(_markers(events, since)),
-        drift=_drift(signals, version),
-        checks=_checks(signals),
+        drift=monitors.drift(judged, moment.signatures[declared.model]),
+        checks=monitors.checks(judged),
         alerts=tuple(mine[:ALERTS]),
         timeline=_folded(entry(event, links) for event in reversed(events))[:ENTRIES],
     )
 
 
-def _card(
-    project: Project, ledger: Ledger, store: PredictionStore, name: str, alerts: list[Alert], at: datetime
-) -> tuple[Card, traffic.Traffic, ModelVersion | None]:
-    declared = project.deployment(name)
-    state = ledger.get("deployment", name)
+def _card(moment: Moment, name: str) -> Card:
+    declared, log = moment.project.deployment(name), moment.log(name)
+    state = moment.ledger.get("deployment", name)
     variants = state.read(Deployment).variants if state else ()
     champion = _champion(variants)
-    version = _version(ledger, declared.model, champion)
-    signature = version.signature if version else None
-    metric, _ = traffic.metric_of(project, declared.model, version)
-    step_s = traffic.metric_step_s(project, declared.model)
-    log = traffic.read(store, name, metric, signature, step_s, at)
-    release = _release(project, ledger, name, version)
-    numbers = _numbers(project, ledger, name, log, version, champion)
-    open_alerts = sum(alert.deployment == name and alert.state != "resolved" for alert in alerts)
-    card = Card(
+    release = _release(moment, name)
+    open_alerts = sum(alert.deployment == name and alert.state != "resolved" for alert in moment.alerts)
+    # A bundle serves elsewhere: an edge deployment is known by the predictions that come back.
+    started = bool(variants) or (declared.mode is Mode.edge and log.rows > 0)
+    return Card(
         name=name,
         model=declared.model,
         mode=str(declared.mode),
-        started=bool(variants) or declared.mode is Mode.edge and log.rows > 0,
+        started=started,
         champion=champion,
         variants=tuple(Share(one.name, one.version, one.weight) for one in variants),
-        numbers=numbers,
+        numbers=_numbers(moment, name, champion),
         curve=tuple(tick.per_s for tick in log.ticks),
         open_alerts=open_alerts,
         release=release,
-        state=_state(bool(variants), open_alerts, release, log),
-        hint=_hint(project, ledger, name, bool(variants), log.rows),
+        state=_state(started, open_alerts, release, log),
+        hint=_hint(moment, name, started),
     )
-    return card, log, version
 
 
 def _champion(variants: tuple[Variant, ...]) -> int | None:
     named = [one.version for one in variants if one.name == "champion"]
     return named[0] if named else (variants[0].version if variants else None)
-
-
-def _version(ledger: Ledger, model: str, number: int | None) -> ModelVersion | None:
-    state = ledger.get("model_version", f"{model}/{number}") if number is not None else None
-    return state.read(ModelVersion) if state else None
 
 
 def _state(started: bool, alerts: int, release: ReleaseNow | None, log: traffic.Traffic) -> Any:
@@ -148,39 +169,36 @@ def _state(started: bool, alerts: int, release: ReleaseNow | None, log: traffic.
     return "healthy" if log.rows else "idle"
 
 
-def _hint(project: Project, ledger: Ledger, name: str, started: bool, rows: int) -> str:
+def _hint(moment: Moment, name: str, started: bool) -> str:
     """Return the command that fills an empty card."""
-    declared = project.deployment(name)
-    if rows:
+    declared = moment.project.deployment(name)
+    if moment.log(name).rows:
         return ""
-    known = any(state.value.get("model") == declared.model for state in ledger.states("model_version"))
-    if not known:
+    if moment.signatures[declared.model] is None:
         return f"loopwright pipeline run {declared.model}"
-    if started and declared.mode is Mode.online:
-        return f"curl -d '<JSON>' http://<serving>/predict/{name}"
-    if not started and declared.mode in {Mode.batch, Mode.stream}:
+    if not started and declared.mode is not Mode.edge:
         return f"loopwright deployment start {name}"
-    return _NEXT[declared.mode].format(name=name)
+    return _FIRST[declared.mode].format(name=name, url=_serving(moment.project))
 
 
-def _release(project: Project, ledger: Ledger, name: str, version: ModelVersion | None) -> ReleaseNow | None:
-    state = ledger.get("release", name)
+def _serving(project: Project) -> str:
+    try:
+        return parts.url(project, "serving")
+    except Unavailable:
+        return "http://127.0.0.1:<port>"
+
+
+def _release(moment: Moment, name: str) -> ReleaseNow | None:
+    state = moment.ledger.get("release", name)
     if state is None:
         return None
-    signature = version.signature if version else None
-    return release_now(project, state.read(Release), signature.task if signature else None)
+    signature = moment.signatures[moment.project.deployment(name).model]
+    return release_now(moment.project, state.read(Release), signature.task if signature else None)
 
 
-def _numbers(
-    project: Project,
-    ledger: Ledger,
-    name: str,
-    log: traffic.Traffic,
-    version: ModelVersion | None,
-    champion: int | None,
-) -> Numbers:
-    model = project.deployment(name).model
-    metric, better = traffic.metric_of(project, model, version)
+def _numbers(moment: Moment, name: str, champion: int | None) -> Numbers:
+    model, log = moment.project.deployment(name).model, moment.log(name)
+    metric, better = traffic.metric_of(moment.project, model, moment.signatures[model])
     newest = _newest(log.metric, champion)
     return Numbers(
         rows=log.rows,
@@ -196,7 +214,7 @@ def _numbers(
             version=newest.version if newest else None,
             rows=newest.points[-1].rows if newest else 0,
             at=newest.points[-1].start if newest else None,
-            limit=_limit(project, ledger, name, metric, champion),
+            limit=_limit(moment, name, metric, champion),
         ),
         last=log.last,
     )
@@ -209,50 +227,57 @@ def _newest(series: Iterable[Series], champion: int | None) -> Series | None:
     return (of_champion or sorted(known, key=lambda one: one.points[-1].start))[-1] if known else None
 
 
-def _limit(project: Project, ledger: Ledger, name: str, metric: str, champion: int | None) -> float | None:
+def _limit(moment: Moment, name: str, metric: str, champion: int | None) -> float | None:
     """Return what the monitor holds the metric against: as it last did, else as it is declared."""
-    for event in reversed(ledger.events("monitor.window", name, limit=6, newest=True)):
-        for signal in _signals(event):
-            if (
-                signal.check == "performance"
-                and signal.subject in {"", metric}
-                and signal.version in {0, champion}
-            ):
+    for event in reversed(moment.ledger.events("monitor.window", name, limit=6, newest=True)):
+        for signal in monitors.signals_of(event):
+            mine = signal.version in {0, champion} and signal.subject in {"", metric}
+            if signal.check == "performance" and mine:
                 return signal.limit
-    monitor = project.config.monitor.get(project.deployment(name).model)
+    monitor = moment.project.config.monitor.get(moment.project.deployment(name).model)
     return monitor.performance.worse_than if monitor else None
 
 
-def _alerts(ledger: Ledger) -> list[Alert]:
-    return [state.read(Alert) for state in ledger.states("alert")]
-
-
-def _links(card: Card, version: ModelVersion | None, links: Links) -> tuple[Link, ...]:
+def _links(moment: Moment, card: Card, links: Links) -> tuple[Link, ...]:
     """Return the header's links; without an address where a server is not running."""
     made = [links.model(card.model)]
-    if version:
+    state = moment.ledger.get("model_version", f"{card.model}/{card.champion}")
+    if state:
+        version = state.read(ModelVersion)
         made.append(links.version(card.model, version.version))
         made += [links.run(version.run_id)] if version.run_id else []
-    if card.release and card.release.flow_run_id:
-        made.append(links.flow_run(card.release.flow_run_id))
+        run = moment.ledger.get("pipeline_run", version.run_id)
+        flow_run_id = run.read(PipelineRun).flow_run_id if run else ""
+        made += [links.flow_run(flow_run_id)] if flow_run_id else []
     return tuple(made)
 
 
-def _events(ledger: Ledger, project: Project, name: str) -> list[Event]:
+def _events(moment: Moment, name: str) -> list[Event]:
     """Return the newest events of a deployment, its model and its pipeline, oldest first."""
-    declared = project.deployment(name)
-    entrypoint = project.model(declared.model).pipeline or ""
+    model = moment.project.deployment(name).model
+    entrypoint = moment.project.model(model).pipeline or ""
     found: list[Event] = []
     for kind in KINDS:
         if kind.startswith("pipeline."):
             subjects = {entrypoint, entrypoint.partition(":")[2]} - {""}
         else:
-            subjects = {declared.model if kind.startswith(_OF_MODEL) else name}
+            subjects = {model if kind.startswith(_OF_MODEL) else name}
         for subject in subjects:
-            found += ledger.events(kind, subject, limit=20, newest=True)
+            found += moment.ledger.events(kind, subject, limit=20, newest=True)
     # The model's alerts and trainings may belong to another deployment of it.
     mine = [event for event in found if event.payload.get("deployment", name) in {name, ""}]
     return sorted(mine, key=lambda event: event.id)
+
+
+def _markers(events: list[Event], since: datetime) -> Iterable[Marker]:
+    for event in events:
+        if event.at < since:
+            continue
+        if event.kind == "alert.opened" and event.payload.get("check") != "drift":
+            yield Marker(event.at, "alert", "bad")
+        elif event.kind == "decision":
+            decision = str(event.payload.get("decision", "")).replace("_", " ")
+            yield Marker(event.at, decision, "good" if decision == "promoted" else "warn")
 
 
 def _folded(entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -266,71 +291,3 @@ def _folded(entries: Iterable[Entry]) -> tuple[Entry, ...]:
         else:
             made.append(one)
     return tuple(made)
-
-
-def _markers(events: list[Event], since: datetime) -> Iterable[Marker]:
-    for event in events:
-        if event.at < since:
-            continue
-        if event.kind == "alert.opened":
-            yield Marker(event.at, "alert", "bad")
-        elif event.kind == "decision":
-            decision = str(event.payload.get("decision", "")).replace("_", " ")
-            yield Marker(event.at, decision, "good" if decision == "promoted" else "warn")
-
-
-def _signals(event: Event) -> list[Signal]:
-    """Return the signals of a window; one that is not readable is left out."""
-    found = []
-    for raw in event.payload.get("signals", ()):
-        try:
-            found.append(msgspec.convert(raw, Signal))
-        except msgspec.ValidationError:
-            continue
-    return found
-
-
-def _windows(ledger: Ledger, name: str) -> list[list[Signal]]:
-    """Return the signals of the newest windows, oldest first. A window has one event per phase of its checks."""
-    return [
-        _signals(event) for event in ledger.events("monitor.window", name, limit=2 * WINDOWS, newest=True)
-    ]
-
-
-def _drift(windows: list[list[Signal]], version: ModelVersion | None) -> Drift:
-    by_end: dict[datetime, dict[str, Signal]] = {}
-    for signals in windows:
-        for signal in signals:
-            if signal.check == "drift" and signal.subject:
-                by_end.setdefault(signal.window.end, {})[signal.subject] = signal
-    ends = sorted(by_end)[-WINDOWS:]
-    recent = [by_end[end] for end in ends[-6:]]
-    worst: dict[str, float] = {}
-    for signals in recent:
-        for feature, signal in signals.items():
-            worst[feature] = max(worst.get(feature, 0.0), signal.value / (signal.limit or 1.0))
-    features = sorted(worst, key=lambda feature: (-worst[feature], feature))[:FEATURES]
-    place = {feature: number for number, feature in enumerate(features)}
-    cells = [
-        Cell(number, place[feature], signal.value, signal.limit, signal.rows, signal.fired)
-        for number, end in enumerate(ends)
-        for feature, signal in by_end[end].items()
-        if feature in place
-    ]
-    signature = version.signature if version else None
-    inputs = len(signature.inputs) if signature else len(worst)
-    fired = sum(signal.fired for signal in by_end[ends[-1]].values()) if ends else 0
-    return Drift(tuple(ends), tuple(features), tuple(cells), inputs, fired)
-
-
-def _checks(windows: list[list[Signal]]) -> tuple[Signal, ...]:
-    """Return the newest signal of each check but drift, of the versions in the newest window that has any."""
-    newest: dict[tuple[str, str, int], Signal] = {}
-    for signals in windows:
-        for signal in signals:
-            if signal.check != "drift":
-                newest[signal.check, signal.subject, signal.version] = signal
-    if not newest:
-        return ()
-    last = max(signal.window.end for signal in newest.values())
-    return tuple(newest[key] for key in sorted(newest) if newest[key].window.end == last)

@@ -1,6 +1,6 @@
 """The figures that come from the prediction log: traffic, latency and the metric per version.
 
-One query per deployment and refresh, over the last `SPAN_S` seconds only.
+One query per model and refresh, over the last `SPAN_S` seconds only.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Literal
 from loopwright.config import METRICS, Project
 from loopwright.console.views import Point, Series, Tick
 from loopwright.predictions import PredictionStore
-from loopwright.records import ModelVersion, Scalar, Signature, Task
+from loopwright.records import Scalar, Signature, Task
 
-__all__ = ["RATE_S", "SPAN_S", "STEP_S", "Traffic", "metric_of", "read"]
+__all__ = ["NOTHING", "RATE_S", "SPAN_S", "STEP_S", "Traffic", "metric_of", "read"]
 
 #: How far back the pages look.
 SPAN_S = 15 * 60
@@ -41,15 +41,18 @@ class Traffic:
     metric: tuple[Series, ...]
 
 
+#: A deployment without a row.
+NOTHING = Traffic(0, 0, 0, None, None, None, (), ())
+
+
 def metric_of(
-    project: Project, model: str, version: ModelVersion | None
+    project: Project, model: str, signature: Signature | None
 ) -> tuple[str, Literal["higher", "lower"]]:
     """Return the metric by which a model is judged, and which way is better."""
     monitor = project.config.monitor.get(model)
     configured = project.config.model.get(model)
     name = (monitor.performance.metric if monitor else "") or (configured.gate.metric if configured else "")
     if not name:
-        signature = version.signature if version else None
         name = "rmse" if signature is not None and signature.task is Task.regression else "accuracy"
     return name, METRICS[name]
 
@@ -62,31 +65,33 @@ def metric_step_s(project: Project, model: str) -> int:
 
 
 def read(
-    store: PredictionStore,
-    deployment: str,
-    metric: str,
-    signature: Signature | None,
-    step_s: int,
-    at: datetime,
-) -> Traffic:
-    """Read the last `SPAN_S` seconds before `at` of a deployment, its metric in intervals of `step_s` seconds."""
+    store: PredictionStore, model: str, metric: str, signature: Signature | None, step_s: int, at: datetime
+) -> dict[str, Traffic]:
+    """Read the last `SPAN_S` seconds before `at` of all deployments of a model, by deployment.
+
+    The metric is taken over intervals of `step_s` seconds. Deployments without a row in that time are left out.
+    """
     since = _floor(at, STEP_S) - timedelta(seconds=SPAN_S)
-    sql = _sql(metric, signature, step_s, at)
-    rows = store.query(sql, deployment=deployment, since=since, until=at).to_pylist()
-    found: dict[str, list[dict[str, Any]]] = {"tick": [], "metric": [], "recent": [], "all": []}
-    for row in rows:
-        found[row["part"]].append(row)
-    whole = found["all"][0] if found["all"] else {"n": 0, "labelled": 0, "start_us": None}
-    recent = found["recent"][0]
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in store.query(
+        _sql(metric, signature, step_s, at), model=model, since=since, until=at
+    ).to_pylist():
+        parts = found.setdefault(row["deployment"], {"tick": [], "metric": [], "all": []})
+        parts[row["part"]].append(row)
+    return {name: _traffic(parts, since, at) for name, parts in found.items()}
+
+
+def _traffic(parts: dict[str, list[dict[str, Any]]], since: datetime, at: datetime) -> Traffic:
+    whole = parts["all"][0]
     return Traffic(
         rows=whole["n"],
         labelled=whole["labelled"],
-        recent_rows=recent["n"],
-        recent_p50_ms=recent["p50"],
-        recent_p99_ms=recent["p99"],
-        last=_moment(whole["start_us"]) if whole["start_us"] is not None else None,
-        ticks=tuple(_ticks(found["tick"], since, at)),
-        metric=tuple(_series(found["metric"])),
+        recent_rows=whole["recent"],
+        recent_p50_ms=whole["p50"],
+        recent_p99_ms=whole["p99"],
+        last=_moment(whole["start_us"]),
+        ticks=tuple(_ticks(parts["tick"], since, at)),
+        metric=tuple(_series(parts["metric"])),
     )
 
 
@@ -125,40 +130,46 @@ def _sql(metric: str, signature: Signature | None, step_s: int, at: datetime) ->
     tick, step = STEP_S * 1_000_000, step_s * 1_000_000
     return f"""
         with seen as (
-            select epoch_us(at) as us, version, latency_ms, actual, prediction, probability from predictions
+            select deployment, epoch_us(at) as us, version, latency_ms, actual, prediction, probability
+            from predictions
         ), labelled as (
-            select us // {step} * {step} as start_us, version, actual, prediction, probability
+            select deployment, us // {step} * {step} as start_us, version, actual, prediction, probability
             from seen where actual is not null
         )
-        select 'tick' as part, us // {tick} * {tick} as start_us, null::int as version, count(*) as n,
-               count(actual) as labelled, quantile_cont(latency_ms, 0.5)::double as p50,
-               quantile_cont(latency_ms, 0.99)::double as p99, null::double as value
-        from seen group by start_us
+        select 'tick' as part, deployment, us // {tick} * {tick} as start_us, null::int as version,
+               count(*) as n, null::bigint as recent, count(actual) as labelled,
+               quantile_cont(latency_ms, 0.5)::double as p50, quantile_cont(latency_ms, 0.99)::double as p99,
+               null::double as value
+        from seen group by deployment, start_us
         union all by name
-        select 'recent' as part, count(*) as n, quantile_cont(latency_ms, 0.5)::double as p50,
-               quantile_cont(latency_ms, 0.99)::double as p99
-        from seen where us >= {recent}
-        union all by name
-        select 'all' as part, count(*) as n, count(actual) as labelled, max(us) as start_us from seen
+        select 'all' as part, deployment, max(us) as start_us, count(*) as n, count(actual) as labelled,
+               count(*) filter (where us >= {recent}) as recent,
+               quantile_cont(latency_ms, 0.5) filter (where us >= {recent})::double as p50,
+               quantile_cont(latency_ms, 0.99) filter (where us >= {recent})::double as p99
+        from seen group by deployment
         union all by name
         select 'metric' as part, * from ({_metric_sql(metric, signature)})
     """
 
 
 def _metric_sql(metric: str, signature: Signature | None) -> str:
-    """Return the query of start_us, version, n and value of a metric."""
+    """Return the query of deployment, start_us, version, n and value of a metric."""
     if metric == "f1":
         # Macro-averaged over the classes that occur, as in scikit-learn.
         return """
-            select start_us, version, any_value(n) as n, avg(2.0 * tp / (2 * tp + fp + fn)) as value from (
-                select start_us, version, class, sum(tp) as tp, sum(fp) as fp, sum(fn) as fn from (
-                    select start_us, version, actual as class, (actual = prediction)::int as tp, 0 as fp,
-                           (actual <> prediction)::int as fn from labelled
+            select deployment, start_us, version, any_value(n) as n, avg(2.0 * tp / (2 * tp + fp + fn)) as value
+            from (
+                select deployment, start_us, version, class, sum(tp) as tp, sum(fp) as fp, sum(fn) as fn from (
+                    select deployment, start_us, version, actual as class, (actual = prediction)::int as tp,
+                           0 as fp, (actual <> prediction)::int as fn from labelled
                     union all
-                    select start_us, version, prediction, 0, (actual <> prediction)::int, 0 from labelled
+                    select deployment, start_us, version, prediction, 0, (actual <> prediction)::int, 0
+                    from labelled
                 ) group by all
-            ) join (select start_us, version, count(*) as n from labelled group by all) using (start_us, version)
-            group by start_us, version
+            ) join (
+                select deployment, start_us, version, count(*) as n from labelled group by all
+            ) using (deployment, start_us, version)
+            group by deployment, start_us, version
         """
     value = {
         "accuracy": "avg((actual = prediction)::int)",
@@ -166,7 +177,9 @@ def _metric_sql(metric: str, signature: Signature | None) -> str:
         "rmse": "sqrt(avg(power(actual - prediction, 2)))",
         "log_loss": _log_loss(signature),
     }[metric]
-    return f"select start_us, version, count(*) as n, {value}::double as value from labelled group by all"
+    return f"""
+        select deployment, start_us, version, count(*) as n, {value}::double as value from labelled group by all
+    """
 
 
 def _log_loss(signature: Signature | None) -> str:

@@ -4,8 +4,9 @@ A mode takes rows from somewhere, hands them to a `Predictor` as columns, and pa
 and the prediction log are the same everywhere.
 """
 
+from loopwright.deploy.answers import Answers
 from loopwright.deploy.lifecycle import champion_of, current, publish, rollback, start
-from loopwright.deploy.predictor import Answers, Predictor
+from loopwright.deploy.predictor import Predictor
 from loopwright.deploy.routing import Route, assign
 
 __all__ = [

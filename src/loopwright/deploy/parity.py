@@ -264,7 +264,9 @@ class _Bench:
                 reply = client.post("/predict/online", json=self.rows[start : start + REQUEST_ROWS])
                 if reply.status_code != 200:
                     raise InvalidInput(f"The rows were refused online: {reply.text[:500]}")
-                answers += [(one["prediction"], one.get("probability")) for one in reply.json()["predictions"]]
+                answers += [
+                    (one["prediction"], one.get("probability")) for one in reply.json()["predictions"]
+                ]
         return answers, "HTTP requests to a serving process"
 
     @contextmanager

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,40 +14,19 @@ from numpy.typing import NDArray
 
 from loopwright import scoring
 from loopwright.config import Project
+from loopwright.deploy.answers import Answers, Part, chosen, merged, widened
 from loopwright.deploy.preparing import is_prepared, prepare_apart
 from loopwright.deploy.routing import Loaded, Route, adapt, incompatible, leading
 from loopwright.errors import Conflict, Damaged, LoopwrightError, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids, PredictionLog, Predictions
-from loopwright.records import Deployment, Scalar, Signature
-from loopwright.scoring import Scorer, Scores
+from loopwright.records import Deployment, Signature
+from loopwright.scoring import Scorer
 
-__all__ = ["Answers", "Predictor"]
+__all__ = ["Predictor"]
 
 FIRST_RETRY_S = 2.0
 LAST_RETRY_S = 60.0
-
-
-@dataclass(slots=True)
-class Answers:
-    """The answers for n rows, in the order of the rows.
-
-    `prediction` has shape (n,): class labels of their own type, or numbers. `probability` has shape (n, k), its
-    columns in the order of `classes`, or is None; a row is NaN where its variant gives none. `classes` are those of
-    all variants, the champion's first: a variant gives 0 to a class it does not know.
-    """
-
-    model: str
-    classes: tuple[Scalar, ...]
-    prediction_id: list[str]
-    prediction: NDArray[Any]
-    probability: NDArray[np.float64] | None
-    version: NDArray[np.int32]
-    variant: list[str]
-    propensity: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.prediction_id)
 
 
 class Predictor:
@@ -169,14 +148,18 @@ class Predictor:
     def _follow(self, deployment: Deployment, prepare: bool) -> bool:
         before = self._route
         loaded, failures = self._load_all(deployment, before, prepare)
+        if self._stop.is_set():
+            return False
         refused = {version: error for version, error in failures.items() if error is not None}
         if failures:
             self._failures += 1
             backoff = min(FIRST_RETRY_S * 2 ** (self._failures - 1), LAST_RETRY_S)
             self._retry_at = time.monotonic() + (backoff if refused else 0.0)
         usable = tuple(variant for variant in deployment.variants if variant.version in loaded)
-        # After a restart there is nothing that served before: better a part of the variants than none.
-        serves = bool(usable) and sum(variant.weight for variant in usable) > 0 and not (failures and before)
+        # After a restart nothing served before: better the champion alone than nothing, but no candidate alone.
+        champion = leading(deployment)
+        complete = not failures or (before is None and champion in usable and champion.weight > 0)
+        serves = complete and sum(variant.weight for variant in usable) > 0
         if serves:
             self._swap(Route(replace(deployment, variants=usable), loaded))
         self._note(before, refused)
@@ -305,12 +288,12 @@ class Predictor:
         latency = (time.monotonic() - np.asarray(started if received is None else received)) * 1000.0
         rows = Predictions(
             prediction_id=ids,
-            at_us=np.broadcast_to(np.asarray(moment, np.int64), n),
+            at_us=_each(moment, n, np.int64),
             version=answers.version,
             variant=answers.variant,
             propensity=answers.propensity,
             entity=who,
-            latency_ms=np.broadcast_to(latency.astype(np.float32), n),
+            latency_ms=_each(latency, n, np.float32),
             inputs=columns,
             prediction=answers.prediction,
             probability=answers.probability,
@@ -321,15 +304,15 @@ class Predictor:
 
     def _score(
         self, route: Route, columns: Mapping[str, NDArray[Any]], who: list[str], ids: list[str]
-    ) -> tuple[Answers, list[_Part]]:
+    ) -> tuple[Answers, list[Part]]:
         """Score each variant's rows and put the answers back in the order of the rows."""
         split, n = route.split, len(ids)
         if len(split.variants) == 1:
             own = columns if route.same else adapt(columns, route.signatures[0].inputs)
-            part = _Part(0, None, own, route.in_split[0].scorer.score(own))
+            part = Part(0, None, own, route.in_split[0].scorer.score(own))
             only = split.variants[0]
             version, names = np.full(n, only.version, np.int32), [only.name] * n
-            probability = part.scores.probability if route.same else _widened(part.scores, route, 0)
+            probability = part.scores.probability if route.same else widened(part.scores, route, 0)
             made = part.scores.prediction, probability
             answers = Answers(
                 route.deployment.model, route.classes, ids, *made, version, names, np.full(n, 1.0)
@@ -342,14 +325,14 @@ class Predictor:
             at = np.flatnonzero(places == place)
             own = columns if route.same else adapt(columns, route.signatures[place].inputs)
             own = {name: values[at] for name, values in own.items()}
-            parts.append(_Part(place, at, own, route.in_split[place].scorer.score(own)))
+            parts.append(Part(place, at, own, route.in_split[place].scorer.score(own)))
         version = np.array([split.variants[place].version for place in index], np.int32)
         names = [split.variants[place].name for place in index]
         propensity = np.array([split.propensities[place] for place in index])
-        made = _merged(parts, route, n)
+        made = merged(parts, route, n)
         return Answers(route.deployment.model, route.classes, ids, *made, version, names, propensity), parts
 
-    def _append(self, route: Route, rows: Predictions, parts: list[_Part]) -> None:
+    def _append(self, route: Route, rows: Predictions, parts: list[Part]) -> None:
         """Append the rows to the log: together, or by variant where their signatures differ."""
         if not len(rows):
             return
@@ -359,7 +342,7 @@ class Predictor:
             log.append(rows, route.signature)
             return
         for part in parts:
-            log.append(_chosen(rows, part), route.signatures[part.place])
+            log.append(chosen(rows, part), route.signatures[part.place])
 
     def maintain(self) -> None:
         """Seal the log where that is due; call it about once a second, from any thread."""
@@ -379,57 +362,6 @@ class Predictor:
                 log.close()
 
 
-@dataclass(slots=True)
-class _Part:
-    """The rows of one variant: `place` in the split, row numbers `at` (None for all), its columns and scores."""
-
-    place: int
-    at: NDArray[np.intp] | None
-    columns: Mapping[str, NDArray[Any]]
-    scores: Scores
-
-
-def _widened(scores: Scores, route: Route, place: int) -> NDArray[np.float64] | None:
-    """Return probabilities in the order of the route's classes."""
-    own = route.signatures[place].classes
-    if scores.probability is None or own == route.classes:
-        return scores.probability
-    order = [(type(label), label) for label in route.classes]
-    wide = np.zeros((len(scores.prediction), len(order)))
-    wide[:, [order.index((type(label), label)) for label in own]] = scores.probability
-    return wide
-
-
-def _merged(parts: list[_Part], route: Route, n: int) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-    predictions = [part.scores.prediction for part in parts]
-    kinds = {values.dtype.kind for values in predictions}
-    dtype = np.result_type(*predictions) if len(kinds) == 1 else np.dtype(object)
-    prediction = np.empty(n, dtype)
-    probability: NDArray[np.float64] | None = None
-    for part in parts:
-        prediction[part.at] = part.scores.prediction
-        wide = _widened(part.scores, route, part.place)
-        if wide is not None:
-            if probability is None:
-                probability = np.full((n, wide.shape[1]), np.nan)
-            probability[part.at] = wide
-    return prediction, probability
-
-
-def _chosen(rows: Predictions, part: _Part) -> Predictions:
-    """Return the rows of one variant, with its own columns and classes."""
-    at = np.arange(len(rows)) if part.at is None else part.at
-    index = at.tolist()
-    return Predictions(
-        prediction_id=[rows.prediction_id[row] for row in index],
-        at_us=rows.at_us[at],
-        version=rows.version[at],
-        variant=[rows.variant[row] for row in index],
-        propensity=rows.propensity[at],
-        entity=[rows.entity[row] for row in index],
-        latency_ms=rows.latency_ms[at],
-        inputs=part.columns,
-        prediction=part.scores.prediction,
-        probability=part.scores.probability,
-        request_id=None if rows.request_id is None else [rows.request_id[row] for row in index],
-    )
+def _each(value: Any, n: int, dtype: Any) -> NDArray[Any]:
+    """Return one value for all rows, or one for each, as an array of shape (n,)."""
+    return np.full(n, value, dtype) if np.ndim(value) == 0 else np.asarray(value, dtype)

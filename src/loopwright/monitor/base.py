@@ -14,7 +14,7 @@ from loopwright.monitor.metrics import Labelled
 from loopwright.records import Signal, Window
 from loopwright.registry.profile import Profile
 
-__all__ = ["Check", "Context", "Phase", "labelled_rows"]
+__all__ = ["Check", "Context", "Phase", "column", "labelled_mask", "labelled_rows"]
 
 #: When a check can judge a window: as soon as it is over, or when its labels are due.
 Phase = Literal["inputs", "labels"]
@@ -59,23 +59,57 @@ class Check(Protocol):
 
 
 def column(table: Any, name: str) -> NDArray[Any]:
-    """Return a column of a pyarrow Table as an array: numbers with NaN for null, else objects with None."""
+    """Return a column of a pyarrow Table as an array: numbers with NaN for null, else objects with None.
+
+    Goes around pyarrow's own conversions: those import pandas, 45 MB in a process that lives for months.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     values = table.column(name)
-    if str(values.type) in {"double", "float", "int64", "int32", "bool"}:
-        return np.asarray(values.to_numpy(), dtype=np.float64 if values.null_count else None)
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        kind, dtype = (
+            (pa.int64(), np.int64) if pa.types.is_integer(values.type) else (pa.float64(), np.float64)
+        )
+        chunks = [
+            np.frombuffer(chunk.buffers()[1], dtype)[chunk.offset : chunk.offset + len(chunk)]
+            for chunk in values.cast(kind).chunks
+            if len(chunk)
+        ]
+        found = np.concatenate(chunks) if chunks else np.empty(0, dtype)
+        if not values.null_count:
+            return found
+        numbers = found.astype(np.float64)
+        numbers[np.array(pc.is_null(values).to_pylist(), bool)] = np.nan
+        return numbers
     made = np.empty(len(values), object)
     made[:] = values.to_pylist()
     return made
 
 
-def labelled_rows(table: Any, classes: tuple[Any, ...] = ()) -> Labelled:
-    """Return the rows of a table that have a label."""
-    import pyarrow.compute as pc
-
-    known = table.filter(pc.is_valid(table.column("actual")))
+def labelled_rows(table: Any, *, version: int | None = None, classes: tuple[Any, ...] = ()) -> Labelled:
+    """Return the rows of a table that have a label, of one version or of all."""
+    actual, prediction = column(table, "actual"), column(table, "prediction")
+    known = labelled_mask(table)
+    if version is not None:
+        known &= column(table, "version") == version
     probability = None
-    if "probability" in known.column_names and known.num_rows and not known.column("probability").null_count:
-        rows = known.column("probability").to_pylist()
-        if len({len(row) for row in rows}) == 1 and rows[0]:
+    if "probability" in table.column_names:
+        rows = [row for row, one in zip(table.column("probability").to_pylist(), known, strict=True) if one]
+        if rows and all(rows) and len({len(row) for row in rows}) == 1:
             probability = np.array(rows, np.float64)
-    return Labelled(column(known, "actual"), column(known, "prediction"), probability, classes)
+    return Labelled(_whole(actual[known]), prediction[known], probability, classes)
+
+
+def labelled_mask(table: Any) -> NDArray[np.bool_]:
+    """Return which rows of a table have a label."""
+    return np.array(
+        [value is not None and value == value for value in column(table, "actual").tolist()], bool
+    )
+
+
+def _whole(values: NDArray[Any]) -> NDArray[Any]:
+    """Return class numbers that had to be floats beside missing ones as what they are."""
+    if values.dtype == np.float64 and len(values) and (values == np.floor(values)).all():
+        return values.astype(np.int64)
+    return values

@@ -38,8 +38,7 @@ class PerformanceCheck:
             return []
         versions = column(context.table, "version")
         for version in np.unique(versions).tolist():
-            mine = context.table.filter(versions == version)
-            rows = labelled_rows(mine)
+            rows = labelled_rows(context.table, version=version)
             limit = limit_of(context, version)
             if len(rows) < context.config.performance.min_rows or limit is None:
                 continue
@@ -60,7 +59,7 @@ class PerformanceCheck:
                     detail={
                         "lower": found.lower,
                         "upper": found.upper,
-                        "unlabelled": mine.num_rows - len(rows),
+                        "unlabelled": int((versions == version).sum()) - len(rows),
                     },
                 )
             )

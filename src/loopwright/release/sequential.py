@@ -104,7 +104,7 @@ def _shrunk(
     values: NDArray[np.float64], chosen: NDArray[np.bool_], pooled: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the running mean of the chosen rows, drawn to the mean of all while there are few."""
-    counts = np.cumsum(chosen) - chosen
+    counts: NDArray[np.int64] = np.cumsum(chosen) - chosen
     sums = np.cumsum(np.where(chosen, values, 0.0)) - np.where(chosen, values, 0.0)
     return np.asarray((sums + 5 * pooled) / (counts + 5))
 
@@ -123,7 +123,9 @@ def sample_ratio_p(candidate: NDArray[np.bool_], propensity: NDArray[np.float64]
     return float(chdtrc(1, (float(candidate.sum()) - planned) ** 2 / variance))
 
 
-def decide(seen: Observations, *, margin: float, alpha: float = 0.05, looks: int = 1, least: int = LEAST) -> Verdict:
+def decide(
+    seen: Observations, *, margin: float, alpha: float = 0.05, looks: int = 1, least: int = LEAST
+) -> Verdict:
     """Decide whether to promote, roll back, or go on.
 
     Promote when a candidate that is worse by `margin` or more is excluded; roll back when it is worse beyond doubt. Both at
@@ -165,7 +167,9 @@ def decide(seen: Observations, *, margin: float, alpha: float = 0.05, looks: int
     if p < SAMPLE_RATIO_LEVEL:
         planned = float(seen.propensity.sum())
         return verdict(
-            "continue", found, f"sample ratio mismatch (p = {p:.1g}): {candidates} rows, {planned:.0f} were planned"
+            "continue",
+            found,
+            f"sample ratio mismatch (p = {p:.1g}): {candidates} rows, {planned:.0f} were planned",
         )
     if found.upper < margin:
         return verdict("promote", found, f"worse by {margin:g} or more is excluded: {span}")

@@ -49,9 +49,10 @@ class Chunk:
 
 
 class Source(Protocol):
-    """Rows to score; made as ``Source(address, signature, key)``.
+    """Rows to score; made as ``Source(address, signature, key, entity)``.
 
-    It gives the model's inputs and what it needs for the keys, and may leave out optional inputs it does not have.
+    It gives the model's inputs and the columns called `key` and `entity` where these are not None, and may leave out
+    optional inputs it does not have.
     """
 
     @property
@@ -128,16 +129,16 @@ def parse(project: Project, text: str) -> Address:
 
 
 def select(
-    available: Sequence[str], signature: Signature, key: str | None, where: str
+    available: Sequence[str], signature: Signature, key: str | None, entity: str | None, where: str
 ) -> tuple[list[str], list[str]]:
-    """Return the model's inputs that a source has, and these plus the key column: what must be read.
+    """Return the model's inputs that a source has, and all columns to read: these, the key and the entity.
 
     Raises
     ------
     SchemaMismatch
         A required input is missing.
     NotFound
-        The key column is missing.
+        The key or the entity column is missing.
     """
     for column in signature.inputs:
         if column.required and column.name not in available:
@@ -147,10 +148,11 @@ def select(
                 valid=f"{f'Did you mean {close!r}? ' if close else ''}Columns: {listing(available)}.",
                 field=column.name,
             )
-    if key and key not in available:
-        raise NotFound.among(f"key column in {where}", key, available)
+    for what, name in (("key", key), ("entity", entity)):
+        if name and name not in available:
+            raise NotFound.among(f"{what} column in {where}", name, available)
     inputs = [name for name in signature.names if name in available]
-    return inputs, inputs if key is None or key in inputs else [*inputs, key]
+    return inputs, list(dict.fromkeys([*inputs, *(name for name in (key, entity) if name)]))
 
 
 def existing(path: Path, what: str) -> Path:

@@ -34,9 +34,13 @@ def _readable(path: Path) -> Iterator[None]:
 class _Files:
     """What both kinds of file share: the keys of their rows."""
 
-    def __init__(self, signature: Signature, key: str | None) -> None:
+    def __init__(self, signature: Signature, key: str | None, entity: str | None) -> None:
         self.signature = signature
         self.key = key
+        self.entity = entity
+
+    def _select(self, names: list[str], where: str) -> tuple[list[str], list[str]]:
+        return select(names, self.signature, self.key, self.entity, where)
 
     def _chunk(self, rows: pa.RecordBatch, inputs: list[str], first: int, place: str, where: str) -> Chunk:
         if self.key:
@@ -48,8 +52,8 @@ class _Files:
 class ParquetSource(_Files):
     """One Parquet file, or all of a folder in the order of their names. Row numbers start at 0 in each file."""
 
-    def __init__(self, address: Address, signature: Signature, key: str | None) -> None:
-        super().__init__(signature, key)
+    def __init__(self, address: Address, signature: Signature, key: str | None, entity: str | None = None) -> None:
+        super().__init__(signature, key, entity)
         path = existing(Path(address.place), "file or folder")
         with _readable(path):
             self._files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
@@ -59,7 +63,7 @@ class ParquetSource(_Files):
             self._rows = 0
             for file in self._files:
                 with pq.ParquetFile(file) as opened:
-                    select(opened.schema_arrow.names, signature, key, str(file))
+                    self._select(opened.schema_arrow.names, str(file))
                     self._rows += opened.metadata.num_rows
 
     @property
@@ -73,7 +77,7 @@ class ParquetSource(_Files):
             first = 0
             place = f"{path.name}#" if self._folder else "#"
             with _readable(path), pq.ParquetFile(path) as opened:
-                inputs, read = select(opened.schema_arrow.names, self.signature, self.key, str(path))
+                inputs, read = self._select(opened.schema_arrow.names, str(path))
                 for rows in opened.iter_batches(batch_size=size, columns=read):
                     yield self._chunk(rows, inputs, first, place, str(path))
                     first += rows.num_rows
@@ -89,12 +93,12 @@ class CsvSource(_Files):
     guessed from the first lines. Empty, ``NA``, ``NaN`` and ``null`` mean missing.
     """
 
-    def __init__(self, address: Address, signature: Signature, key: str | None) -> None:
-        super().__init__(signature, key)
+    def __init__(self, address: Address, signature: Signature, key: str | None, entity: str | None = None) -> None:
+        super().__init__(signature, key, entity)
         self._path = existing(Path(address.place), "file")
         with _readable(self._path), pyarrow.csv.open_csv(self._path) as opened:
             names = opened.schema.names
-        self._inputs, self._read = select(names, signature, key, str(self._path))
+        self._inputs, self._read = self._select(names, str(self._path))
 
     @property
     def rows(self) -> int | None:

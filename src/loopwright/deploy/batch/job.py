@@ -15,13 +15,13 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from loopwright import plugins
-from loopwright.config import FILE, DeploymentConfig, Project
+from loopwright.config import DeploymentConfig, Project
 from loopwright.deploy.base import Answers, Predictor, current
-from loopwright.deploy.batch.base import Sink, Source, parse
+from loopwright.deploy.batch.base import Chunk, Sink, Source, parse
 from loopwright.deploy.batch.columns import to_columns
 from loopwright.deploy.batch.journal import Journal
 from loopwright.deploy.batch.keys import IdSet
-from loopwright.errors import Conflict, InvalidInput, NotFound, listing
+from loopwright.errors import Conflict, InvalidInput, listing
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids
 from loopwright.records import Mode, Signature, now
@@ -134,7 +134,8 @@ class _Job:
             signature = self._load()
             source_at = parse(self.project, self.config.source or "")
             sink_at = parse(self.project, self.config.sink or "")
-            source: Source = plugins.load("batch_source", source_at.kind)(source_at, signature, self.config.key)
+            make = plugins.load("batch_source", source_at.kind)
+            source: Source = make(source_at, signature, self.config.key, self.config.entity)
             try:
                 sink: Sink = plugins.load("batch_sink", sink_at.kind)(sink_at, signature)
                 try:
@@ -170,7 +171,7 @@ class _Job:
         total = source.rows
         for chunk in source.chunks(CHUNK_ROWS):
             columns = to_columns(chunk.rows, signature, chunk.first, where)
-            entities = self._entities(columns, chunk.keys)
+            entities = self._entities(chunk)
             ids = self._ids(chunk.keys, entities)
             new = self._new(ids, sink)
             if new:
@@ -185,14 +186,12 @@ class _Job:
                 progress(self.rows, total)
         journal.finish()
 
-    def _entities(self, columns: dict[str, NDArray[Any]], keys: list[str]) -> list[str]:
-        """Return who each row is about: the declared input, and where it is missing or none is declared, the key."""
+    def _entities(self, chunk: Chunk) -> list[str]:
+        """Return who each row is about: the declared column, and where it is empty or none is declared, the key."""
         if self.config.entity is None:
-            return keys
-        if self.config.entity not in columns:
-            raise NotFound.among("input for entity", self.config.entity, columns, hint=f"edit {FILE}")
-        values = columns[self.config.entity].tolist()
-        return [key if value in (None, "") else str(value) for value, key in zip(values, keys, strict=True)]
+            return chunk.keys
+        values = chunk.rows.column(self.config.entity).to_pylist()
+        return [key if value in (None, "") else str(value) for value, key in zip(values, chunk.keys, strict=True)]
 
     def _ids(self, keys: list[str], entities: list[str]) -> list[str]:
         """Return the ids of the predictions: by deployment, version and key, so that they are the same in each run."""

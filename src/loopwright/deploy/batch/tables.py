@@ -99,7 +99,7 @@ class TableSource:
     Without a `key` a row is known by the table's primary key; a SQLite table without one by its row number and content.
     """
 
-    def __init__(self, address: Address, signature: Signature, key: str | None) -> None:
+    def __init__(self, address: Address, signature: Signature, key: str | None, entity: str | None = None) -> None:
         self._address = address
         self._where = f"table {address.table}"
         self._engine = _engine(address, create=False)
@@ -112,7 +112,7 @@ class TableSource:
             names = [str(column["name"]) for column in inspector.get_columns(name, schema)]
             primary = inspector.get_pk_constraint(name, schema)["constrained_columns"]
             is_view = name in inspector.get_view_names(schema)
-        self._inputs, read = select(names, signature, key, self._where)
+        self._inputs, read = select(names, signature, key, entity, self._where)
         self._keys = [key] if key else list(primary)
         columns: list[Any] = [sa.column(name) for name in dict.fromkeys([*read, *self._keys])]
         if not self._keys:

@@ -41,15 +41,14 @@ class Answering:
     ids
         Of the project.
     entity
-        The input that says who a row is about, if any is declared; else the message's key does.
+        The field that says who a row is about, if any is declared; else the message's key does.
     """
 
     def __init__(self, predictor: Predictor, route: Route, ids: Ids, entity: str | None) -> None:
         self.route = route
-        self.decoder = Decoder(route.signature)
+        self.decoder = Decoder(route.signature, entity)
         self._predictor = predictor
         self._ids = ids
-        self._entity = self.decoder.position(entity) if entity is not None else None
 
     def decode(self, messages: Sequence[Message]) -> tuple[Decoded, list[tuple[Message, str]]]:
         """Return the messages that fit the model, and the others with the reason they do not."""
@@ -90,11 +89,10 @@ class Answering:
         return set(found["prediction_id"].to_pylist())
 
     def _entities(self, these: Decoded) -> list[str]:
-        keys = [message.key or message.id for message in these.messages]
-        if self._entity is None:
-            return keys
-        values = [row[self._entity] for row in these.rows]
-        return [key if value in (None, "") else str(value) for value, key in zip(values, keys, strict=True)]
+        return [
+            self.decoder.entity(row) or message.key or message.id
+            for message, row in zip(these.messages, these.rows, strict=True)
+        ]
 
     def _derive(self, these: Decoded, entities: Sequence[str]) -> list[str]:
         """Return the prediction ids: the same after a crash.

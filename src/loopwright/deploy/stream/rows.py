@@ -27,18 +27,31 @@ _TYPES: dict[str, Any] = {
     "string": str,
     "datetime": datetime,
 }
-#: The values of one row, in the order of the signature.
+#: The values of one row, in the order of the signature; behind them the entity, when it is no input.
 Row = tuple[Any, ...]
 
 
 class Decoder:
-    """Decodes messages for one signature. Fields that the model does not know are ignored."""
+    """Decodes messages for one signature. Fields that the model does not know are ignored.
 
-    def __init__(self, signature: Signature) -> None:
+    Parameters
+    ----------
+    signature
+        What a row must look like.
+    entity
+        The field that says who a row is about; an input of the model, or one in addition to them.
+    """
+
+    def __init__(self, signature: Signature, entity: str | None = None) -> None:
         self.signature = signature
         self._columns = signature.inputs
-        aliases = {f"c{number}": column.name for number, column in enumerate(signature.inputs)}
-        fields = [_field(alias, column) for alias, column in zip(aliases, signature.inputs, strict=True)]
+        names = list(signature.names)
+        fields = [_field(f"c{number}", column) for number, column in enumerate(signature.inputs)]
+        if entity is not None and entity not in names:
+            fields.append((f"c{len(names)}", str | int | None, None))
+            names.append(entity)
+        self._entity_at = names.index(entity) if entity is not None else -1
+        aliases = {f"c{number}": name for number, name in enumerate(names)}
         self._decoder = msgspec.json.Decoder(
             msgspec.defstruct("Row", fields, rename=aliases, kw_only=True, gc=False)
         )
@@ -63,23 +76,16 @@ class Decoder:
                 f"The message is not JSON: {error}.", valid="A message is one JSON object with the model's inputs."
             ) from error
 
-    def position(self, name: str) -> int:
-        """Return where an input stands in a row.
-
-        Raises
-        ------
-        SchemaMismatch
-            The model has no such input.
-        """
-        names = [column.name for column in self._columns]
-        if name not in names:
-            raise SchemaMismatch(f"The model has no input {name!r}.", valid=f"Inputs: {listing(names)}.", field=name)
-        return names.index(name)
+    def entity(self, row: Row) -> str:
+        """Return who the row is about; empty when it does not say."""
+        value = row[self._entity_at] if self._entity_at >= 0 else None
+        return "" if value is None else str(value)
 
     def columns(self, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
         """Return n >= 1 rows as columns of shape (n,)."""
         values = zip(*rows, strict=True)
-        return {column.name: _array(column, one) for column, one in zip(self._columns, values, strict=True)}
+        # Not strict: behind the inputs there may be the entity.
+        return {column.name: _array(column, one) for column, one in zip(self._columns, values, strict=False)}
 
 
 def _field(alias: str, column: Column) -> tuple[str, Any] | tuple[str, Any, Any]:

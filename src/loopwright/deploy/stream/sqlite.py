@@ -78,7 +78,7 @@ class SqliteChannel:
             connection = sqlite3.connect(
                 path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
             )
-            connection.execute("PRAGMA journal_mode=WAL")
+            _use_wal(connection)
             connection.execute(f"PRAGMA synchronous={'FULL' if self._synced else 'NORMAL'}")
             with _transaction(connection):
                 for statement in filter(str.strip, _SCHEMA.split(";")):
@@ -195,6 +195,19 @@ class SqliteChannel:
                 )
             self._write_to.close()
             self._read_from.close()
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to WAL. This once SQLite does not wait its turn when several processes open a new file."""
+    until = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(_POLL_S)
 
 
 @contextmanager

@@ -1,0 +1,92 @@
+"""The loop: ``python -m loopwright.release.controller``. Runs the monitors, starts releases and takes them further.
+
+Everything it knows is in the ledger and the prediction log, so that a killed controller goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+
+from loopwright import monitor, parts
+from loopwright.config import Project
+from loopwright.ledger import Ledger
+from loopwright.predictions import PredictionStore, seal_orphans
+from loopwright.records import Release, now
+from loopwright.release import triggers
+from loopwright.release.stages import Stages
+
+__all__ = ["Controller", "main"]
+
+log = logging.getLogger(__name__)
+#: Seconds between two turns, and between two looks for tails that dead writers left behind.
+TURN_S, ORPHANS_S = 0.5, 60.0
+
+
+class Controller:
+    """One turn after the other."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.ledger = Ledger.open(project, actor="controller")
+        self.store = PredictionStore(project)
+        self.stages = Stages(project, self.ledger, self.store)
+        self._sealed = 0.0
+
+    def turn(self) -> None:
+        """Do what is due; one thing that fails does not keep the others from their turn."""
+        for name, work in (
+            ("monitors", self._monitor),
+            ("triggers", self._trigger),
+            ("releases", self._advance),
+        ):
+            try:
+                work()
+            except Exception:
+                log.exception("%s failed; trying again", name)
+        if time.monotonic() - self._sealed > ORPHANS_S:
+            self._sealed = time.monotonic()
+            try:
+                seal_orphans(self.project)
+            except Exception:
+                log.exception("sealing failed; trying again")
+
+    def _monitor(self) -> None:
+        for alert in monitor.tick(self.project, self.ledger, self.store, now()):
+            log.info("alert: %s", alert.message)
+
+    def _trigger(self) -> None:
+        triggers.look(self.project, self.ledger, self.store)
+
+    def _advance(self) -> None:
+        for state in self.ledger.states("release"):
+            self.stages.advance(state)
+            after = self.ledger.get("release", state.key)
+            if after is not None and after.revision != state.revision:
+                release = after.read(Release)
+                log.info(
+                    "release %s of %s: %s %s", release.id, release.deployment, release.state, release.reason
+                )
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("httpx", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.signal(signal.SIGINT, lambda *_: ended.set())
+    parts.follow_supervisor()
+    project = Project.find()
+    controller = Controller(project)
+    while not ended.is_set():
+        controller.turn()
+        parts.beat(project, "controller")
+        ended.wait(TURN_S)
+
+
+if __name__ == "__main__":
+    main()
