@@ -54,7 +54,7 @@ def pooled(
 
 
 def psi(reference: NDArray[np.int64], current: NDArray[np.int64]) -> float:
-    """Population stability index between two samples counted in the same bins.
+    """Return the population stability index between two samples counted in the same bins.
 
     Half a row is added to each bin, so that an empty one does not make it infinite.
 

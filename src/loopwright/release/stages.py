@@ -72,7 +72,7 @@ class Stages:
             entrypoint = self.project.model(release.model).pipeline
             if entrypoint is None:
                 self._end(
-                    state,
+                    seen,
                     release,
                     ReleaseState.failed,
                     f"[model.{release.model}] names no pipeline to train with",

@@ -37,6 +37,7 @@ from loopwright.records import (
     Variant,
     Verdict,
     Window,
+    now,
 )
 
 CONFIG = """
@@ -112,12 +113,12 @@ class Clock:
 @contextlib.contextmanager
 def turned_back(end: datetime) -> Iterator[Clock]:
     """Let the ledger write events with times of the past."""
-    real, clock = store.now, Clock(end)
-    store.now = clock
+    clock = Clock(end)
+    vars(store)["now"] = clock
     try:
         yield clock
     finally:
-        store.now = real
+        vars(store)["now"] = now
 
 
 def seed(
@@ -182,11 +183,10 @@ def _canary(ledger: Ledger, clock: Clock, release: Release, state: str) -> None:
         return
     clock.to(END)
     assert release.verdict is not None
-    decision = "promote" if good else "rollback"
     reason = (
         "the upper bound -0.08 is below the margin 0.03" if good else "the lower bound 0.12 is above 0.03"
     )
-    verdict = dataclasses.replace(release.verdict, decision=decision, reason=reason)
+    verdict = dataclasses.replace(release.verdict, decision="promote" if good else "rollback", reason=reason)
     ended = ReleaseState.promoted if good else ReleaseState.rolled_back
     release = dataclasses.replace(release, state=ended, verdict=verdict, reason=reason, changed=clock.moment)
     version = 4 if good else 3

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from four_modes import add_version, wine, wine_version
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from loopwright import scoring
 from loopwright.config import Project
@@ -44,7 +46,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table[["alcohol", "ash", "grower"]],
     ]
     for rows in variations:
-        model = LogisticRegression(max_iter=20).fit(rows.drop(columns="grower"), rows["grower"])
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(
+            rows.drop(columns="grower"), rows["grower"]
+        )
         add_version(project, model, rows)
     return root
 
@@ -231,7 +235,7 @@ def test_a_candidate_never_serves_alone(project: Project, ledger: Ledger, predic
     damage(project, 1)
     serve(ledger, champion=(1, 0.5), candidate=(2, 0.5))
     assert not predictor.refresh()
-    with pytest.raises(Unavailable, match="version 1: .* is not what was prepared"):
+    with pytest.raises(Unavailable, match=r"version 1: .* is not what was prepared"):
         predictor.predict(columns(1))
 
 
@@ -242,10 +246,9 @@ def test_a_repaired_version_is_tried_again(project: Project, ledger: Ledger, pre
     serve(ledger, champion=(1, 1.0))
     assert not predictor.refresh()
     (project.scorer("wine", 1) / "model.onnx").write_bytes(sound)
-    assert not predictor.due
+    waits = predictor.due
     predictor._retry_at = 0.0  # the wait is over
-    assert predictor.due
-    assert predictor.refresh()
+    assert (waits, predictor.due, predictor.refresh()) == (False, True, True)
     assert predictor.refused == {}
     assert len(predictor.predict(columns(2))) == 2
 

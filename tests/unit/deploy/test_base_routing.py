@@ -1,6 +1,7 @@
 """Which variant answers which row."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from loopwright.records import Column, Deployment, Mode, Signature, Task, Varian
 ENTITIES = [f"user-{number}" for number in range(20_000)]
 
 
-def deployment(salt: str = "salt", **weights: float) -> Deployment:
+def deployment(*, salt: str = "salt", **weights: float) -> Deployment:
     """Return a deployment with these variants; the champion is version 1."""
     variants = tuple(
         Variant(name, 1 if name == "champion" else 2, weight) for name, weight in weights.items()
@@ -50,13 +51,13 @@ def test_an_entity_keeps_its_variant() -> None:
 def test_a_growing_candidate_keeps_its_entities() -> None:
     """When a candidate's weight rises, those it had stay with it."""
     steps = [candidates(deployment(champion=1 - share, candidate=share)) for share in (0.01, 0.05, 0.25, 0.5)]
-    assert all(before < after for before, after in zip(steps, steps[1:], strict=False))
+    assert all(before < after for before, after in pairwise(steps))
 
 
 def test_another_salt_shares_anew() -> None:
     """Two releases split independently: a quarter and a quarter share a sixteenth."""
-    first = candidates(deployment("a", champion=0.75, candidate=0.25))
-    second = candidates(deployment("b", champion=0.75, candidate=0.25))
+    first = candidates(deployment(salt="a", champion=0.75, candidate=0.25))
+    second = candidates(deployment(salt="b", champion=0.75, candidate=0.25))
     assert abs(len(first & second) / len(ENTITIES) - 1 / 16) < 0.01
 
 
@@ -77,7 +78,7 @@ def test_a_variant_without_weight_gets_nothing() -> None:
 def test_impossible_weights_are_refused(weights: dict[str, float]) -> None:
     """Weights that share nothing out, or less than nothing, are named."""
     with pytest.raises(InvalidInput, match="cannot share entities"):
-        Split(deployment(**weights))
+        Split(deployment(salt="salt", **weights))
 
 
 def test_odd_entities_are_assigned() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -59,7 +59,7 @@ class Source(Protocol):
     def rows(self) -> int | None:
         """How many rows there are, or None when counting them would mean reading them."""
 
-    def chunks(self, size: int) -> Iterator[Chunk]:
+    def chunks(self, size: int) -> Generator[Chunk]:
         """Give all rows in order, at most `size` at a time."""
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -71,7 +71,7 @@ class ParquetSource(_Files):
         """How many rows there are."""
         return self._rows
 
-    def chunks(self, size: int) -> Iterator[Chunk]:
+    def chunks(self, size: int) -> Generator[Chunk]:
         """Give all rows in order, at most `size` at a time."""
         for path in self._files:
             first = 0
@@ -105,7 +105,7 @@ class CsvSource(_Files):
         """None: the rows of a CSV file are only known when it was read."""
         return None
 
-    def chunks(self, size: int) -> Iterator[Chunk]:
+    def chunks(self, size: int) -> Generator[Chunk]:
         """Give all rows in order, at most `size` at a time."""
         convert = pyarrow.csv.ConvertOptions(
             include_columns=self._read,

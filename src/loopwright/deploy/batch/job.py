@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,21 +169,23 @@ class _Job:
     ) -> None:
         journal = Journal(self.project, self.name)
         total = source.rows
-        for chunk in source.chunks(CHUNK_ROWS):
-            columns = to_columns(chunk.rows, signature, chunk.first, where)
-            entities = self._entities(chunk)
-            ids = self._ids(chunk.keys, entities)
-            new = self._new(ids, sink)
-            if new:
-                part = {name: values[new] for name, values in columns.items()}
-                chosen = [ids[row] for row in new]
-                with journal.chunk(chosen):
-                    answers = self._predict(journal, part, [entities[row] for row in new], chosen)
-                    sink.write(self._written(answers, [chunk.keys[row] for row in new]))
-            self.rows += len(ids)
-            self.new_rows += len(new)
-            if progress:
-                progress(self.rows, total)
+        # Closed also when a row stops the run: a database would keep its cursor open.
+        with closing(source.chunks(CHUNK_ROWS)) as chunks:
+            for chunk in chunks:
+                columns = to_columns(chunk.rows, signature, chunk.first, where)
+                entities = self._entities(chunk)
+                ids = self._ids(chunk.keys, entities)
+                new = self._new(ids, sink)
+                if new:
+                    part = {name: values[new] for name, values in columns.items()}
+                    chosen = [ids[row] for row in new]
+                    with journal.chunk(chosen):
+                        answers = self._predict(journal, part, [entities[row] for row in new], chosen)
+                        sink.write(self._written(answers, [chunk.keys[row] for row in new]))
+                self.rows += len(ids)
+                self.new_rows += len(new)
+                if progress:
+                    progress(self.rows, total)
         journal.finish()
 
     def _entities(self, chunk: Chunk) -> list[str]:

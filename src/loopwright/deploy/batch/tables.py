@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,17 @@ _ROWID = "loopwright_rowid"
 #: PostgreSQL's codes for errors of permission and for things that are not there.
 _DENIED = {"42501", "28000", "28P01"}
 _ABSENT = {"3D000", "42P01", "3F000"}
+
+
+@contextlib.contextmanager
+def _opening(address: Address, engine: sa.Engine) -> Iterator[None]:
+    """Give the connections back when what is being opened turns out not to be usable."""
+    try:
+        with _speaking(address):
+            yield
+    except BaseException:
+        engine.dispose()
+        raise
 
 
 @contextlib.contextmanager
@@ -103,27 +114,33 @@ class TableSource:
         self._address = address
         self._where = f"table {address.table}"
         self._engine = _engine(address, create=False)
+        with _opening(address, self._engine):
+            self._keys, self._inputs, self._query = self._plan(signature, key, entity)
+
+    def _plan(
+        self, signature: Signature, key: str | None, entity: str | None
+    ) -> tuple[list[str], list[str], sa.Select[Any]]:
+        """Return the key columns, the inputs, and the query that reads both."""
+        address = self._address
         schema, name = _split(address.table)
-        with _speaking(address):
-            inspector = sa.inspect(self._engine)
-            known = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
-            if name not in known:
-                raise NotFound.among(f"table in {address.place.rpartition('/')[2]}", name, known)
-            names = [str(column["name"]) for column in inspector.get_columns(name, schema)]
-            primary = inspector.get_pk_constraint(name, schema)["constrained_columns"]
-            is_view = name in inspector.get_view_names(schema)
-        self._inputs, read = select(names, signature, key, entity, self._where)
-        self._keys = [key] if key else list(primary)
-        columns: list[Any] = [sa.column(name) for name in dict.fromkeys([*read, *self._keys])]
-        if not self._keys:
-            if address.kind != "sqlite" or is_view:
+        inspector = sa.inspect(self._engine)
+        views = inspector.get_view_names(schema)
+        known = [*inspector.get_table_names(schema), *views]
+        if name not in known:
+            raise NotFound.among(f"table in {address.place.rpartition('/')[2]}", name, known)
+        names = [str(column["name"]) for column in inspector.get_columns(name, schema)]
+        inputs, read = select(names, signature, key, entity, self._where)
+        keys = [key] if key else list(inspector.get_pk_constraint(name, schema)["constrained_columns"])
+        columns: list[Any] = [sa.column(name) for name in dict.fromkeys([*read, *keys])]
+        if not keys:
+            if address.kind != "sqlite" or name in views:
                 raise InvalidConfig(
                     f"The {self._where} has no primary key, so its rows cannot be told apart in the next run.",
                     valid=f"Columns: {listing(names)}.",
-                    hint="set key = \"<a column with a different value in each row>\" in the deployment",
+                    hint='set key = "<a column with a different value in each row>" in the deployment',
                 )
             columns.append(sa.literal_column("rowid").label(_ROWID))
-        self._query = sa.select(*columns).select_from(sa.table(name, schema=schema))
+        return keys, inputs, sa.select(*columns).select_from(sa.table(name, schema=schema))
 
     @property
     def rows(self) -> int | None:
@@ -132,7 +149,7 @@ class TableSource:
             counted = sa.select(sa.func.count()).select_from(self._query.get_final_froms()[0])
             return int(connection.execute(counted).scalar_one())
 
-    def chunks(self, size: int) -> Iterator[Chunk]:
+    def chunks(self, size: int) -> Generator[Chunk]:
         """Give all rows, at most `size` at a time; the table is read through a cursor and never held as a whole."""
         first = 0
         with _speaking(self._address), self._engine.connect() as connection:
@@ -183,7 +200,7 @@ class TableSink:
             sa.Column("at", sa.DateTime(timezone=True), nullable=False),
             schema=schema,
         )
-        with _speaking(address):
+        with _opening(address, self._engine):
             self._table.create(self._engine, checkfirst=True)
             self._check(schema, name)
 
