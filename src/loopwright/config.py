@@ -262,7 +262,7 @@ class PerformanceConfig(_Section):
 class DriftConfig(_Section):
     """`drift`: which inputs are compared with the reference window, and from which effect on."""
 
-    floor: float = Field(default=0.1, gt=0)
+    floor: float = Field(default=0.02, gt=0)
     fdr: float = Field(default=0.05, gt=0, lt=0.5)
     columns: tuple[str, ...] = ()
     min_rows: int = Field(default=100, ge=20)

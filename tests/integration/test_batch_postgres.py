@@ -73,7 +73,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     log = (tmp_path_factory.mktemp("log") / "postgres.log").open("wb")
-    settings = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
+    settings = [
+        "-c",
+        "listen_addresses=127.0.0.1",
+        "-c",
+        f"unix_socket_directories={folder}",
+        "-c",
+        "fsync=off",
+    ]
     running = subprocess.Popen(
         _command(str(programs / "postgres"), "-D", str(data), "-p", str(port), *settings),
         stdout=log,
@@ -92,11 +99,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _wait(url: str, running: subprocess.Popen[bytes], log: Path) -> None:
-    engine = sa.create_engine(f"postgresql+psycopg://owner@{url}/postgres")
+    engine = sa.create_engine(f"postgresql+psycopg://owner@{url}/postgres", poolclass=sa.NullPool)
     for _ in range(300):
         try:
             with engine.connect():
-                engine.dispose()
                 return
         except sa.exc.OperationalError:
             assert running.poll() is None, log.read_text()
@@ -124,7 +130,9 @@ def database(server: str, request: pytest.FixtureRequest) -> Iterator[sa.Engine]
     owner.dispose()
     engine = sa.create_engine(f"postgresql+psycopg://owner@{server}/{name}")
     rows = wine().drop(columns="grower")
-    columns = ", ".join(f'"{column}" {"numeric" if column == "hue" else "double precision"}' for column in rows)
+    columns = ", ".join(
+        f'"{column}" {"numeric" if column == "hue" else "double precision"}' for column in rows
+    )
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE SCHEMA cellar"))
         connection.execute(sa.text(f"CREATE TABLE cellar.wines (bottle integer PRIMARY KEY, {columns})"))
@@ -169,8 +177,11 @@ def test_rows_go_from_table_to_table_once(prepared: Path, tmp_path: Path, databa
     assert found[0]["at"].tzinfo is not None
     with database.begin() as connection:
         connection.execute(
-            sa.text("INSERT INTO cellar.wines SELECT 999, " + ", ".join(f'"{one}"' for one in wine().columns[:-1])
-                    + " FROM cellar.wines WHERE bottle = 0")
+            sa.text(
+                "INSERT INTO cellar.wines SELECT 999, "
+                + ", ".join(f'"{one}"' for one in wine().columns[:-1])
+                + " FROM cellar.wines WHERE bottle = 0"
+            )
         )
     assert batch.run(project, "wine-batch").new_rows == 1
     log = PredictionStore(project).query("select prediction_id from predictions")["prediction_id"].to_pylist()

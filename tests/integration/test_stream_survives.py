@@ -83,13 +83,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def project(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Return a project of its own for each test, with wine/1 in a stream deployment."""
     monkeypatch.delenv("LOOPWRIGHT_LEDGER", raising=False)
     project = new_project(tmp_path)
     (project.state / "scorers").symlink_to(prepared / ".loopwright" / "scorers")
     serve(project, "wine-stream", 1)
-    yield project
+    return project
 
 
 class Workers:
@@ -169,7 +169,9 @@ def answers(project: Project) -> list[dict[str, Any]]:
 
 def logged(project: Project) -> list[str]:
     """Return all prediction ids of the log."""
-    return list(PredictionStore(project).query("select prediction_id from predictions")["prediction_id"].to_pylist())
+    return list(
+        PredictionStore(project).query("select prediction_id from predictions")["prediction_id"].to_pylist()
+    )
 
 
 @pytest.mark.parametrize("which", [3, -3], ids=["before the commit", "behind the commit"])
@@ -225,7 +227,9 @@ def test_poison_is_put_aside_and_the_next_message_answered(project: Project, wor
     assert event.payload["messages"] == 5
 
 
-def test_a_message_that_kills_the_process_is_put_aside_after_three_tries(project: Project, workers: Workers) -> None:
+def test_a_message_that_kills_the_process_is_put_aside_after_three_tries(
+    project: Project, workers: Workers
+) -> None:
     """The messages before and behind it are answered once, and it ends with the dead letters."""
     sent = messages(40)
     sent[17] = ("deadly", sent[17][1])
@@ -245,7 +249,9 @@ def test_a_message_that_kills_the_process_is_put_aside_after_three_tries(project
     assert len(logged(project)) == len(set(logged(project))) == 39
 
 
-def test_a_new_version_is_followed_and_the_stop_is_orderly(project: Project, workers: Workers, prepared: Path) -> None:
+def test_a_new_version_is_followed_and_the_stop_is_orderly(
+    project: Project, workers: Workers, prepared: Path
+) -> None:
     """Messages wait until something is served; then the worker beats, and ends well when it is told to."""
     send(project, messages(5))
     worker = workers.start(PLAIN)

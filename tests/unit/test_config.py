@@ -58,10 +58,18 @@ def test_the_example_of_the_documentation_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "line", "words"),
     [
-        ('[model.bike]\npipelin = "pipelines:train"\ntarget = "count"', 2, ["'model.bike.pipelin'", "'pipeline'"]),
+        (
+            '[model.bike]\npipelin = "pipelines:train"\ntarget = "count"',
+            2,
+            ["'model.bike.pipelin'", "'pipeline'"],
+        ),
         ("[model.bike]\ntarget = 3", 2, ["model.bike.target", "3", "string"]),
         ('[model.bike]\ntarget = "c"\n\ngate = { metric = "rmsee" }', 4, ["'rmsee'", "rmse"]),
-        ('[model.bike]\ntarget = "c"\n[deployment.x]\nmodel = "bike"\nmode = "onlin"', 5, ["'onlin'", "'online'"]),
+        (
+            '[model.bike]\ntarget = "c"\n[deployment.x]\nmodel = "bike"\nmode = "onlin"',
+            5,
+            ["'onlin'", "'online'"],
+        ),
         ('[model.bike]\ntarget = "c"\n[monitor.bike]\nwindow = "1 hour"', 4, ["'1 hour'", "'2h'"]),
         ('[model.bike]\ntarget = "c"\n[monitor.bike]\nretrain_on = ["drift"]', 4, ["'drift'", "performance"]),
         ('[model.bike]\ntarget = "c"\npipeline = "pipelines.py"', 3, ["'pipelines.py'", "pipelines:train"]),
@@ -111,7 +119,9 @@ def test_the_same_objects_can_be_built_in_python(tmp_path: Path) -> None:
     assert Project(tmp_path, config).model("bike").target == "count"
 
 
-def test_project_is_found_upwards_and_its_absence_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_project_is_found_upwards_and_its_absence_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The nearest folder upwards with the file is the project; without one the next command is named."""
     monkeypatch.delenv("LOOPWRIGHT_PROJECT", raising=False)
     (tmp_path / "loopwright.toml").write_text("")

@@ -30,7 +30,13 @@ def test_error_body_is_the_same_for_all_interfaces() -> None:
     """The JSON form holds the code, the fact, what is valid, the next step and the data."""
     body = InvalidInput("Row 3 is wrong.", valid="Right is 1.", hint="look", row=3).to_dict()
     assert body == {
-        "error": {"code": "invalid_input", "message": "Row 3 is wrong.", "valid": "Right is 1.", "hint": "look", "row": 3}
+        "error": {
+            "code": "invalid_input",
+            "message": "Row 3 is wrong.",
+            "valid": "Right is 1.",
+            "hint": "look",
+            "row": 3,
+        }
     }
 
 

@@ -35,7 +35,9 @@ def test_events_come_back_in_order_and_by_kind(ledger: Ledger) -> None:
 
 def test_records_survive_the_way_there_and_back(ledger: Ledger) -> None:
     """A record put into the ledger is read as an equal record."""
-    deployment = Deployment("api", "digits", Mode.online, (Variant("champion", 3, 0.9), Variant("candidate", 4, 0.1)))
+    deployment = Deployment(
+        "api", "digits", Mode.online, (Variant("champion", 3, 0.9), Variant("candidate", 4, 0.1))
+    )
     ledger.put("deployment", "api", deployment)
     found = ledger.get("deployment", "api")
     assert found is not None

@@ -36,7 +36,9 @@ def test_import_loads_nothing_heavy() -> None:
     assert loaded_by("import loopwright") == []
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["up", "--help"], ["pipeline", "run", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["up", "--help"], ["pipeline", "run", "--help"]]
+)
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     """`loopwright --help` loads neither MLflow, Prefect, pandas nor scikit-learn."""
     program = f"from loopwright.cli import main\ntry:\n    main({words!r})\nexcept SystemExit:\n    pass"

@@ -182,21 +182,11 @@ def _gate(event: Event, links: Links) -> Said:
 
 
 def _step(event: Event, _: Links) -> Said:
-    release: Release | None = _part(event, "release", Release)
-    if release is not None and release.steps:
-        place = min(max(release.step, 0), len(release.steps) - 1)
-        share = as_percent(release.steps[place])
-        return (
-            "info",
-            f"Canary step {place + 1} of {len(release.steps)}: version {release.candidate} gets {share}.",
-            (),
-        )
-    facts = event.payload
-    return (
-        "info",
-        f"Canary step: the candidate gets {as_percent(float(facts.get('share', facts.get('weight'))))}.",
-        (),
-    )
+    release: Release = _part(event, "release", Release)
+    place = min(max(release.step, 0), len(release.steps) - 1)
+    share = as_percent(release.steps[place])
+    text = f"Canary step {place + 1} of {len(release.steps)}: version {release.candidate} gets {share}."
+    return "info", text, ()
 
 
 def _look(event: Event, _: Links) -> Said:

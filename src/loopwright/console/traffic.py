@@ -78,10 +78,10 @@ def read(
     ).to_pylist():
         parts = found.setdefault(row["deployment"], {"tick": [], "metric": [], "all": []})
         parts[row["part"]].append(row)
-    return {name: _traffic(parts, since, at) for name, parts in found.items()}
+    return {name: _traffic(parts, since, at, step_s) for name, parts in found.items()}
 
 
-def _traffic(parts: dict[str, list[dict[str, Any]]], since: datetime, at: datetime) -> Traffic:
+def _traffic(parts: dict[str, list[dict[str, Any]]], since: datetime, at: datetime, step_s: int) -> Traffic:
     whole = parts["all"][0]
     return Traffic(
         rows=whole["n"],
@@ -91,7 +91,7 @@ def _traffic(parts: dict[str, list[dict[str, Any]]], since: datetime, at: dateti
         recent_p99_ms=whole["p99"],
         last=_moment(whole["start_us"]),
         ticks=tuple(_ticks(parts["tick"], since, at)),
-        metric=tuple(_series(parts["metric"])),
+        metric=tuple(_series(parts["metric"], at - timedelta(seconds=step_s))),
     )
 
 
@@ -114,13 +114,13 @@ def _ticks(rows: list[dict[str, Any]], since: datetime, at: datetime) -> Iterato
         start += timedelta(seconds=STEP_S)
 
 
-def _series(rows: list[dict[str, Any]]) -> Iterator[Series]:
+def _series(rows: list[dict[str, Any]], newest: datetime) -> Iterator[Series]:
+    """Return a line per version; intervals that began after `newest` are not over yet and left out."""
     points: dict[int, list[Point]] = {}
     for row in sorted(rows, key=lambda row: int(row["start_us"])):
-        if row["value"] is not None and row["n"] >= LEAST_ROWS:
-            points.setdefault(row["version"], []).append(
-                Point(_moment(row["start_us"]), row["value"], row["n"])
-            )
+        start = _moment(row["start_us"])
+        if row["value"] is not None and row["n"] >= LEAST_ROWS and start <= newest:
+            points.setdefault(row["version"], []).append(Point(start, row["value"], row["n"]))
     for version in sorted(points):
         yield Series(version, tuple(points[version]))
 

@@ -82,7 +82,14 @@ def add_version(
     (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": {"sklearn": flavor}}))
     write_extra_files(folder / EXTRA, described, training, {})
     made = ModelVersion(
-        name, number, f"run-{number}", str(folder), digest_of(folder), described.signature, training, len(table)
+        name,
+        number,
+        f"run-{number}",
+        str(folder),
+        digest_of(folder),
+        described.signature,
+        training,
+        len(table),
     )
     ledger = Ledger.open(project)
     ledger.put("model_version", made.ref, made)
@@ -123,5 +130,3 @@ def serve(project: Project, name: str, version: int, model: str = "wine") -> Dep
     ledger.put("deployment", name, deployment)
     ledger.close()
     return deployment
-
-

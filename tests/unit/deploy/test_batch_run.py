@@ -3,7 +3,6 @@
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +41,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def root(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def root(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of the project's folder, in which chunks are small."""
     shutil.copytree(prepared, tmp_path / "project")
     monkeypatch.delenv("LOOPWRIGHT_LEDGER", raising=False)
     monkeypatch.setattr(job, "CHUNK_ROWS", 50)
-    yield tmp_path / "project"
+    return tmp_path / "project"
 
 
 def started(root: Path, **settings: str) -> Project:
@@ -68,7 +67,9 @@ def written(root: Path) -> list[dict[str, Any]]:
 
 def logged(project: Project) -> list[str]:
     """Return all prediction ids in the log."""
-    return list(PredictionStore(project).query("select prediction_id from predictions")["prediction_id"].to_pylist())
+    return list(
+        PredictionStore(project).query("select prediction_id from predictions")["prediction_id"].to_pylist()
+    )
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ def everything(source: Any, size: int = 4) -> tuple[list[Chunk], dict[str, np.nd
 def sqlite_table(path: Path, *, primary: str = "") -> Address:
     """Write the rows into a SQLite table and return its address."""
     with sqlite3.connect(path) as connection:
-        connection.execute(f"CREATE TABLE houses (id TEXT {primary}, size REAL, floor INTEGER, street TEXT, other TEXT)")
+        connection.execute(
+            f"CREATE TABLE houses (id TEXT {primary}, size REAL, floor INTEGER, street TEXT, other TEXT)"
+        )
         values = [tuple(row.values()) for row in ROWS.to_pylist()]
         connection.executemany("INSERT INTO houses VALUES (?, ?, ?, ?, ?)", values)
     connection.close()
@@ -136,7 +138,9 @@ def test_a_wrong_value_is_named_with_its_row(tmp_path: Path) -> None:
     lines = ["size,floor", *("1.5,2" for _ in range(20)), "1.5,two", "1.5,3"]
     (tmp_path / "rows.csv").write_text("\n".join(lines))
     source = CsvSource(Address("csv", str(tmp_path / "rows.csv")), SIGNATURE, None)
-    with pytest.raises(SchemaMismatch, match=r"Row 20 of x: column 'floor' is 'two', which does not fit the type long"):
+    with pytest.raises(
+        SchemaMismatch, match=r"Row 20 of x: column 'floor' is 'two', which does not fit the type long"
+    ):
         everything(source, 8)
     with sqlite3.connect(tmp_path / "rows.db") as connection:
         connection.execute("CREATE TABLE houses (size, floor)")
@@ -244,7 +248,12 @@ def test_an_id_set_finds_what_was_added() -> None:
         ("out", "parquet", "{root}/out", ""),
         ("sqlite:///a.db?table=t", "sqlite", "{root}/a.db", "t"),
         ("sqlite:////abs/a.db?table=t", "sqlite", "/abs/a.db", "t"),
-        ("postgresql://me:pw@h/d?table=s.t&sslmode=require", "postgresql", "postgresql+psycopg://me:pw@h/d?sslmode=require", "s.t"),
+        (
+            "postgresql://me:pw@h/d?table=s.t&sslmode=require",
+            "postgresql",
+            "postgresql+psycopg://me:pw@h/d?sslmode=require",
+            "s.t",
+        ),
         ("postgres://h/d?table=t", "postgresql", "postgresql+psycopg://h/d", "t"),
         ("s3://bucket/rows", "s3", "s3://bucket/rows", ""),
     ],
@@ -264,5 +273,5 @@ def test_wrong_addresses_say_what_is_known(tmp_path: Path) -> None:
         parse(project, "sqlite:///a.db")
     with pytest.raises(InvalidConfig, match="Did you mean 'table' instead of 'tabel'"):
         parse(project, "sqlite:///a.db?tabel=t")
-    with pytest.raises(NotFound, match="There is no batch source 's3'. Known: csv, parquet"):
+    with pytest.raises(NotFound, match=r"There is no batch source 's3'\. Known: csv, parquet"):
         plugins.load("batch_source", parse(project, "s3://bucket/rows").kind)

@@ -67,7 +67,10 @@ def signed(files: Files, key: Ed25519PrivateKey) -> Files:
     """Return the files with hashes, signature and public key made to fit: what only the key's owner can do."""
     manifest = json.loads(files["manifest.json"])
     for name in manifest["files"]:
-        manifest["files"][name] = {"sha256": hashlib.sha256(files[name]).hexdigest(), "bytes": len(files[name])}
+        manifest["files"][name] = {
+            "sha256": hashlib.sha256(files[name]).hexdigest(),
+            "bytes": len(files[name]),
+        }
     text = json.dumps(manifest).encode()
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return files | {

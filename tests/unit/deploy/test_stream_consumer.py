@@ -184,7 +184,11 @@ def test_a_commit_that_fails_repeats_nothing_in_the_log(
 
 def test_two_variants_share_the_entities(project: Project, running: Running) -> None:
     """A declared field decides who gets the candidate, the same one each time, and its id names its version."""
-    text = (project.root / "loopwright.toml").read_text().replace('topic=wines"', 'topic=wines"\nentity = "buyer"')
+    text = (
+        (project.root / "loopwright.toml")
+        .read_text()
+        .replace('topic=wines"', 'topic=wines"\nentity = "buyer"')
+    )
     (project.root / "loopwright.toml").write_text(text)
     running.close()
     project = Project(project.root)
@@ -219,7 +223,7 @@ def test_wrong_addresses_say_which_channels_there_are(project: Project) -> None:
         parse(project, "kafka://broker:9092/hours")
     with pytest.raises(InvalidConfig, match="has no topic"):
         parse(project, "sqlite:///streams.db")
-    with pytest.raises(InvalidConfig, match="has topik.*Did you mean 'topic'"):
+    with pytest.raises(InvalidConfig, match=r"has topik.*Did you mean 'topic'"):
         parse(project, "sqlite:///streams.db?topik=t")
     with pytest.raises(InvalidInput, match="Stream deployments: wine-stream"):
         source(project, "wine-batch")

@@ -16,14 +16,18 @@ from loopwright.errors import Conflict, Damaged, Denied
 def channel(folder: Path, group: str = "g", sink_file: str = "s.db") -> SqliteChannel:
     """Open a channel from topic `in` to topic `out`."""
     return SqliteChannel(
-        Address("sqlite", str(folder / "s.db"), "in"), Address("sqlite", str(folder / sink_file), "out"), group=group
+        Address("sqlite", str(folder / "s.db"), "in"),
+        Address("sqlite", str(folder / sink_file), "out"),
+        group=group,
     )
 
 
 def topic(folder: Path, name: str, file: str = "s.db") -> list[tuple[int, str, bytes]]:
     """Return all messages of a topic."""
     with sqlite3.connect(folder / file) as connection:
-        return connection.execute("SELECT off, key, value FROM log WHERE topic = ? ORDER BY off", (name,)).fetchall()
+        return connection.execute(
+            "SELECT off, key, value FROM log WHERE topic = ? ORDER BY off", (name,)
+        ).fetchall()
 
 
 def test_messages_are_read_in_order_until_they_are_committed(tmp_path: Path) -> None:

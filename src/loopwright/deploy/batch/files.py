@@ -52,7 +52,9 @@ class _Files:
 class ParquetSource(_Files):
     """One Parquet file, or all of a folder in the order of their names. Row numbers start at 0 in each file."""
 
-    def __init__(self, address: Address, signature: Signature, key: str | None, entity: str | None = None) -> None:
+    def __init__(
+        self, address: Address, signature: Signature, key: str | None, entity: str | None = None
+    ) -> None:
         super().__init__(signature, key, entity)
         path = existing(Path(address.place), "file or folder")
         with _readable(path):
@@ -93,7 +95,9 @@ class CsvSource(_Files):
     guessed from the first lines. Empty, ``NA``, ``NaN`` and ``null`` mean missing.
     """
 
-    def __init__(self, address: Address, signature: Signature, key: str | None, entity: str | None = None) -> None:
+    def __init__(
+        self, address: Address, signature: Signature, key: str | None, entity: str | None = None
+    ) -> None:
         super().__init__(signature, key, entity)
         self._path = existing(Path(address.place), "file")
         with _readable(self._path), pyarrow.csv.open_csv(self._path) as opened:
@@ -127,7 +131,7 @@ class CsvSource(_Files):
 class ParquetSink:
     """A folder that gets one Parquet file per chunk, written under another name and renamed when it is complete."""
 
-    def __init__(self, address: Address, signature: Signature) -> None:  # noqa: ARG002  the interface's arguments
+    def __init__(self, address: Address, signature: Signature) -> None:
         self._folder = Path(address.place)
         if self._folder.is_file():
             raise Conflict(
@@ -150,7 +154,11 @@ class ParquetSink:
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Return those of `ids` that are already written."""
-        return {one for one, there in zip(ids, self._known.contains(ids), strict=True) if there} if ids else set()
+        return (
+            {one for one, there in zip(ids, self._known.contains(ids), strict=True) if there}
+            if ids
+            else set()
+        )
 
     def write(self, rows: pa.RecordBatch) -> None:
         """Write predictions as one file."""

@@ -86,7 +86,8 @@ def run(
     if config.mode is not Mode.batch:
         batches = [key for key, value in project.config.deployment.items() if value.mode is Mode.batch]
         raise InvalidInput(
-            f"The deployment {name!r} is in mode {config.mode}.", valid=f"Batch deployments: {listing(batches)}."
+            f"The deployment {name!r} is in mode {config.mode}.",
+            valid=f"Batch deployments: {listing(batches)}.",
         )
     own = ledger or Ledger.open(project, actor=f"batch {name}")
     try:
@@ -193,7 +194,9 @@ class _Job:
         if self.config.entity is None:
             return chunk.keys
         values = chunk.rows.column(self.config.entity).to_pylist()
-        return [key if value in (None, "") else str(value) for value, key in zip(values, chunk.keys, strict=True)]
+        return [
+            key if value in (None, "") else str(value) for value, key in zip(values, chunk.keys, strict=True)
+        ]
 
     def _ids(self, keys: list[str], entities: list[str]) -> list[str]:
         """Return the ids of the predictions: by deployment, version and key, so that they are the same in each run."""

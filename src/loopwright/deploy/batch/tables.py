@@ -110,7 +110,9 @@ class TableSource:
     Without a `key` a row is known by the table's primary key; a SQLite table without one by its row number and content.
     """
 
-    def __init__(self, address: Address, signature: Signature, key: str | None, entity: str | None = None) -> None:
+    def __init__(
+        self, address: Address, signature: Signature, key: str | None, entity: str | None = None
+    ) -> None:
         self._address = address
         self._where = f"table {address.table}"
         self._engine = _engine(address, create=False)
@@ -154,13 +156,15 @@ class TableSource:
         first = 0
         with _speaking(self._address), self._engine.connect() as connection:
             streaming = connection.execution_options(stream_results=True, max_row_buffer=size)
-            result = streaming.execute(self._query)
-            names = list(result.keys())
-            for partition in result.partitions(size):
-                columns = zip(*partition, strict=True)
-                rows = pa.RecordBatch.from_arrays([_array(list(values)) for values in columns], names=names)
-                yield Chunk(rows, self._row_keys(rows, first), first)
-                first += rows.num_rows
+            with streaming.execute(self._query) as result:
+                names = list(result.keys())
+                for partition in result.partitions(size):
+                    columns = zip(*partition, strict=True)
+                    rows = pa.RecordBatch.from_arrays(
+                        [_array(list(values)) for values in columns], names=names
+                    )
+                    yield Chunk(rows, self._row_keys(rows, first), first)
+                    first += rows.num_rows
 
     def _row_keys(self, rows: pa.RecordBatch, first: int) -> list[str]:
         if self._keys:
@@ -211,9 +215,7 @@ class TableSink:
         missing = [column.name for column in self._table.columns if column.name not in found]
         primary = inspector.get_pk_constraint(name, schema)["constrained_columns"]
         if missing or primary != ["prediction_id"]:
-            what = (
-                f"has no column {missing[0]!r}" if missing else f"has the primary key {listing(primary)}"
-            )
+            what = f"has no column {missing[0]!r}" if missing else f"has the primary key {listing(primary)}"
             raise Conflict(
                 f"The table {self._address.table} is no table of predictions: it {what}.",
                 valid="A table of predictions has the primary key prediction_id and the columns "

@@ -10,9 +10,12 @@ As a module:
     Predictor("bundle").predict([{"x": 1.0}])
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,7 +24,7 @@ import onnxruntime
 class Predictor:
     """The model in a bundle's folder."""
 
-    def __init__(self, folder="."):
+    def __init__(self, folder: str | Path = ".") -> None:
         folder = Path(folder)
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         options = onnxruntime.SessionOptions()
@@ -36,7 +39,7 @@ class Predictor:
         self.classes = manifest["signature"]["classes"]
         self._graph = manifest["graph"]
 
-    def predict(self, rows):
+    def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return one answer per row: `prediction`, and where the model gives it `probability` by class.
 
         Rows are dictionaries with the model's inputs; others are ignored. Raises ValueError for a row that does not fit.
@@ -47,7 +50,9 @@ class Predictor:
         if self._graph["inputs"] == "matrix":
             feed = {"X": np.array(values, dtype=self._graph["precision"]).T.copy()}
         else:
-            feed = {f"c{number}": self._one(column, values[number]) for number, column in enumerate(self.columns)}
+            feed = {
+                f"c{number}": self._one(column, values[number]) for number, column in enumerate(self.columns)
+            }
         found = self._session.run(self._outputs, feed)
         if not self._graph["probability"]:
             return [{"prediction": label} for label in self._labels(found[0])]
@@ -62,41 +67,44 @@ class Predictor:
             for label, row in zip(labels, probability.tolist(), strict=True)
         ]
 
-    def _values(self, column, rows):
+    def _values(self, column: dict[str, Any], rows: list[dict[str, Any]]) -> list[Any]:
         name = column["name"]
         values = [row.get(name) for row in rows]
         for number, value in enumerate(values):
             if value is None and column["required"]:
                 raise ValueError(f"row {number}: the column {name!r} is missing")
             if value is not None and isinstance(value, str) != (column["type"] == "string"):
-                raise ValueError(f"row {number}: the column {name!r} is {value!r}, which is no {column['type']}")
+                raise ValueError(
+                    f"row {number}: the column {name!r} is {value!r}, which is no {column['type']}"
+                )
         if column["type"] == "string":
             return [self._graph["missing_text"].get(name) if value is None else value for value in values]
         return [np.nan if value is None else value for value in values]
 
-    def _one(self, column, values):
+    def _one(self, column: dict[str, Any], values: list[Any]) -> Any:
         dtype = object if column["type"] == "string" else self._graph["precision"]
         return np.array(values, dtype=dtype).reshape(-1, 1)
 
-    def _labels(self, found):
+    def _labels(self, found: Any) -> list[Any]:
         labels = np.asarray(found).reshape(-1)
         if not self.classes:
             return labels.astype(np.float64).tolist()
         return labels.astype(np.array(self.classes).dtype).tolist()
 
 
-def main():
+def main() -> int:
+    """Answer the rows of the file named on the command line."""
     if len(sys.argv) != 2:
-        print("usage: python predict.py row.json", file=sys.stderr)
+        print("usage: python predict.py row.json", file=sys.stderr)  # noqa: T201
         return 2
     rows = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
         answers = Predictor(Path(__file__).parent).predict(rows if isinstance(rows, list) else [rows])
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr)  # noqa: T201
         return 1
     for answer in answers:
-        print(json.dumps(answer))
+        print(json.dumps(answer))  # noqa: T201
     return 0
 
 

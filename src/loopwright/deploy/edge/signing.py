@@ -110,4 +110,6 @@ def read_public(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise NotFound(f"There is no public key {path}.", valid=f"A project keeps its own in .loopwright/{PUBLIC}.") from None
+        raise NotFound(
+            f"There is no public key {path}.", valid=f"A project keeps its own in .loopwright/{PUBLIC}."
+        ) from None

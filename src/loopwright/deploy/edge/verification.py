@@ -129,7 +129,9 @@ def _check_files(bundle: Path, listed: dict[str, dict[str, Any]], files: dict[st
             )
     extra = files.keys() - listed.keys() - {archive.MANIFEST, archive.SIGNATURE, archive.SIGNER}
     if extra:
-        raise Damaged(f"{bundle} holds {listing(sorted(extra))}, which its manifest does not list.", hint=_AGAIN)
+        raise Damaged(
+            f"{bundle} holds {listing(sorted(extra))}, which its manifest does not list.", hint=_AGAIN
+        )
 
 
 def _golden(bundle: Path, manifest: dict[str, Any], files: dict[str, bytes]) -> tuple[int, float, int]:
@@ -184,7 +186,9 @@ def _compare(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> tup
     for want, got in zip(expected, found, strict=True):
         if "probability" in want:
             found_for = got["probability"]
-            pairs = [(share, found_for.get(name, float("nan"))) for name, share in want["probability"].items()]
+            pairs = [
+                (share, found_for.get(name, float("nan"))) for name, share in want["probability"].items()
+            ]
         elif isinstance(want["prediction"], float):
             pairs = [(want["prediction"], got["prediction"])]
         else:
@@ -193,7 +197,7 @@ def _compare(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> tup
             flips += want["prediction"] != got["prediction"]
         for one, other in pairs:
             difference = abs(one - other) / max(1.0, abs(one))
-            worst = max(worst, difference if difference == difference else float("inf"))  # noqa: PLR0124
+            worst = max(worst, difference if difference == difference else float("inf"))
     return worst, flips
 
 

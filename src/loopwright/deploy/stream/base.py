@@ -118,7 +118,9 @@ def parse(project: Project, text: str) -> Address:
     if not topic or parameters:
         wrong = listing(parameters) if parameters else "no topic"
         close = "Did you mean 'topic'? " if nearest("topic", parameters) else ""
-        raise InvalidConfig(f"The address {text!r} has {wrong}.", valid=f"{close}Known: topic.", hint=_EXAMPLE)
+        raise InvalidConfig(
+            f"The address {text!r} has {wrong}.", valid=f"{close}Known: topic.", hint=_EXAMPLE
+        )
     if kind == "sqlite":
         place = str(project.root / place.removeprefix("/"))
     return Address(kind, place, topic)
@@ -139,7 +141,8 @@ def declared(project: Project, name: str) -> DeploymentConfig:
     if config.mode is not Mode.stream:
         streams = [key for key, value in project.config.deployment.items() if value.mode is Mode.stream]
         raise InvalidInput(
-            f"The deployment {name!r} is in mode {config.mode}.", valid=f"Stream deployments: {listing(streams)}."
+            f"The deployment {name!r} is in mode {config.mode}.",
+            valid=f"Stream deployments: {listing(streams)}.",
         )
     return config
 

@@ -101,7 +101,9 @@ class Consumer:
     def _answer(self, answering: Answering, batch: Batch) -> Outputs:
         """Return the results for those messages that fit; the others are put aside and do not hold them up."""
         if batch.starts > DIED + TRIES:
-            self._refuse(batch.messages[0], f"the process died {TRIES} times while it answered this message alone")
+            self._refuse(
+                batch.messages[0], f"the process died {TRIES} times while it answered this message alone"
+            )
             return []
         good, bad = answering.decode(batch.messages)
         for message, reason in bad:
@@ -127,7 +129,9 @@ class Consumer:
             except Unavailable:
                 raise
             except Exception as error:  # noqa: BLE001  (the reason is kept with the message)
-                reason = str(error) if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
+                reason = (
+                    str(error) if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
+                )
         self._refuse(one.messages[0], reason)
         return []
 
@@ -140,5 +144,7 @@ class Consumer:
         if self._refused:
             facts = {"messages": len(self._refused), "first": self._refused[:5]}
             self._ledger.append("stream.dead", self.name, facts)
-            logger.warning("%d messages of %s were put aside: %s", len(self._refused), self.name, self._refused[0])
+            logger.warning(
+                "%d messages of %s were put aside: %s", len(self._refused), self.name, self._refused[0]
+            )
             self._refused = []

@@ -73,7 +73,8 @@ class Decoder:
             ) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise SchemaMismatch(
-                f"The message is not JSON: {error}.", valid="A message is one JSON object with the model's inputs."
+                f"The message is not JSON: {error}.",
+                valid="A message is one JSON object with the model's inputs.",
             ) from error
 
     def entity(self, row: Row) -> str:

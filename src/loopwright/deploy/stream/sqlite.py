@@ -235,5 +235,7 @@ def _translated(error: sqlite3.Error | OSError, path: Path) -> Denied | Damaged 
     if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
         return Denied(f"The channel {path} cannot be opened: {text}.", hint=f"ls -ld {path.parent}")
     if "malformed" in text or "not a database" in text:
-        return Damaged(f"The channel {path} is no SQLite database: {text}.", hint="move it away; a new one is made")
+        return Damaged(
+            f"The channel {path} is no SQLite database: {text}.", hint="move it away; a new one is made"
+        )
     return Unavailable(f"The channel {path} does not answer: {text}.", hint="try again")
