@@ -137,7 +137,7 @@ def database(server: str, request: pytest.FixtureRequest) -> Iterator[sa.Engine]
         connection.execute(sa.text("CREATE SCHEMA cellar"))
         connection.execute(sa.text(f"CREATE TABLE cellar.wines (bottle integer PRIMARY KEY, {columns})"))
         table = sa.table("wines", *(sa.column(name) for name in ["bottle", *rows]), schema="cellar")
-        values = rows.reset_index(names="bottle").to_dict("records")
+        values: list[Any] = rows.reset_index(names="bottle").to_dict("records")
         connection.execute(sa.insert(table), values)
     yield engine
     engine.dispose()

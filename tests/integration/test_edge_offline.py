@@ -60,7 +60,7 @@ def test_a_device_answers_offline_with_two_packages(tmp_path: Path, monkeypatch:
     assert not {"loopwright", "mlflow", "pandas", "pyarrow", "sklearn", "scipy", "pydantic"} & set(
         report["loaded"]
     )
-    expected = load(project.scorer("wine", 1)).score({name: table[name].to_numpy() for name in table})
+    expected = load(project.scorer("wine", 1)).score({str(name): table[name].to_numpy() for name in table})
     assert expected.probability is not None
     assert [answer["prediction"] for answer in report["answers"]] == expected.prediction.tolist()
     worst = max(

@@ -193,7 +193,7 @@ def test_three_kills_around_the_commit_lose_and_repeat_nothing(
     assert len(set(ids)) == len(ids) == 2600
     assert sorted(logged(project)) == sorted(ids)
     table = wine().drop(columns="grower")
-    expected = load(project.scorer("wine", 1)).score({name: table[name].to_numpy() for name in table})
+    expected = load(project.scorer("wine", 1)).score({str(name): table[name].to_numpy() for name in table})
     assert [one["prediction"] for one in found[:178]] == expected.prediction.tolist()
 
 

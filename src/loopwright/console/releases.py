@@ -8,7 +8,7 @@ from loopwright.config import Project
 from loopwright.console.views import ReleaseNow, Stage
 from loopwright.records import Release, ReleaseState, Task
 
-__all__ = ["as_percent", "release_now"]
+__all__ = ["as_percent", "bounded", "release_now"]
 
 _ENDS = {
     ReleaseState.promoted: "Promoted",
@@ -22,6 +22,11 @@ _GATE, _CANARY = 1, 2
 def as_percent(value: float) -> str:
     """Write a percentage of 0 to 100 without needless digits, such as ``25 %`` or ``0.5 %``."""
     return f"{value:g} %"
+
+
+def bounded(lower: float, upper: float) -> bool:
+    """Whether an interval says anything: before there is evidence, its bounds are beyond any loss."""
+    return -1e9 < lower <= upper < 1e9
 
 
 def release_now(project: Project, release: Release, task: Task | None) -> ReleaseNow:
@@ -42,7 +47,7 @@ def release_now(project: Project, release: Release, task: Task | None) -> Releas
         stages=_stages(release),
         gate=release.gate,
         verdict=release.verdict,
-        loss=loss or ("squared_error" if task is Task.regression else "error"),
+        loss=loss or ("absolute_error" if task is Task.regression else "error"),
         forced=release.forced,
         run_id=release.run_id,
         flow_run_id=release.flow_run_id,

@@ -7,17 +7,17 @@ its kind alone: a page must not fail because of one row of the ledger.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from loopwright.console.links import Links
-from loopwright.console.releases import as_percent
+from loopwright.console.releases import as_percent, bounded
 from loopwright.console.views import Entry, Link, Tone
+from loopwright.errors import Damaged
 from loopwright.ledger import Event
 from loopwright.records import (
     Alert,
     DecisionRecord,
     Deployment,
-    GateResult,
     ModelVersion,
     PipelineRun,
     Release,
@@ -34,26 +34,19 @@ _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 def entry(event: Event, links: Links) -> Entry:
     """Return an event as a line of the timeline."""
-    from loopwright.errors import Damaged
-
     try:
         tone, text, where = KINDS[event.kind](event, links)
     except (*_UNREADABLE, Damaged):
         tone, text, where = "plain", f"{event.kind} of {event.subject}", ()
-    return Entry(event.id, event.at, event.kind, tone, text, tuple(link for link in where if link.url))
+    links_there = tuple(link for link in where if link.url)
+    return Entry(event.id, event.at, event.kind, tone, text, links_there, _group(event))
 
 
-def _part(event: Event, name: str, kind: type[Any]) -> Any:
-    """Return the part `name` of a payload, or the payload itself, as a record; None when it holds no such record."""
-    import msgspec
-
-    for body in (event.payload.get(name), event.payload):
-        if isinstance(body, dict):
-            try:
-                return msgspec.convert(body, kind)
-            except msgspec.ValidationError:
-                continue
-    return None
+def _group(event: Event) -> str:
+    """Return what makes events alike, so that many in a row are one line: looks at a test, drifted inputs."""
+    if event.kind in {"release.look", "training.proposed"} or event.payload.get("check") == "drift":
+        return event.kind
+    return ""
 
 
 def _sentence(text: str) -> str:
@@ -73,12 +66,13 @@ def _resolved(event: Event, _: Links) -> Said:
 
 
 def _proposed(event: Event, _: Links) -> Said:
-    return "info", f"Training proposed: {_sentence(str(event.payload['reason']))}", ()
+    return "plain", f"Training proposed, not started: {_sentence(str(event.payload['reason']))}", ()
 
 
-def _requested(event: Event, links: Links) -> Said:
-    where = (links.flow_run(event.payload["flow_run_id"]),) if event.payload.get("flow_run_id") else ()
-    return "info", f"Training requested: {_sentence(str(event.payload['reason']))}", where
+def _requested(event: Event, _: Links) -> Said:
+    if event.payload.get("alert"):
+        return "info", "Training requested because of the alert.", ()
+    return "info", f"Training requested: {_sentence(str(event.payload['reason']))}", ()
 
 
 def _run_links(run: PipelineRun, links: Links) -> tuple[Link, ...]:
@@ -169,20 +163,29 @@ def _release_started(event: Event, links: Links) -> Said:
     return "info", f"Release started: {_sentence(release.trigger)}", where
 
 
+def _retried(event: Event, _: Links) -> Said:
+    release = event.read(Release)
+    reason = f": {_sentence(release.reason)}" if release.reason else "."
+    return "warn", f"The release tries again{reason}", ()
+
+
 def _gate(event: Event, links: Links) -> Said:
-    gate: GateResult = _part(event, "gate", GateResult)
-    release: Release | None = _part(event, "release", Release)
+    release = event.read(Release)
+    gate = release.gate
+    if gate is None:
+        return "plain", "The gate was asked and gave no answer.", ()
     against = "" if gate.champion is None else f" against {gate.champion:.4g}"
     text = f"{gate.metric} {gate.candidate:.4g}{against} on {gate.rows:,} rows"
-    where = (links.run(release.run_id),) if release and release.run_id else ()
+    where = (links.run(release.run_id),) if release.run_id else ()
     if gate.passed:
         return "good", f"Gate met: {text}.", where
     reasons = f" ({'; '.join(gate.reasons)})" if gate.reasons else ""
-    return ("warn" if release and release.forced else "bad"), f"Gate not met: {text}{reasons}.", where
+    forced = " The release was forced past it." if release.forced else ""
+    return ("warn" if release.forced else "bad"), f"Gate not met: {text}{reasons}.{forced}", where
 
 
 def _step(event: Event, _: Links) -> Said:
-    release: Release = _part(event, "release", Release)
+    release = event.read(Release)
     place = min(max(release.step, 0), len(release.steps) - 1)
     share = as_percent(release.steps[place])
     text = f"Canary step {place + 1} of {len(release.steps)}: version {release.candidate} gets {share}."
@@ -190,16 +193,17 @@ def _step(event: Event, _: Links) -> Said:
 
 
 def _look(event: Event, _: Links) -> Said:
-    verdict: Verdict = _part(event, "verdict", Verdict)
+    verdict = event.read(Verdict)
+    bounds = f" [{verdict.lower:+.3g}, {verdict.upper:+.3g}]" if bounded(verdict.lower, verdict.upper) else ""
     text = (
-        f"Look {verdict.looks}: loss difference {verdict.estimate:+.3g} [{verdict.lower:+.3g}, {verdict.upper:+.3g}] "
-        f"after {verdict.candidate_rows:,} labelled rows of the candidate: {verdict.decision}."
+        f"Look {verdict.looks}: loss difference {verdict.estimate:+.3g}{bounds} after "
+        f"{verdict.candidate_rows:,} labelled rows of the candidate: {verdict.decision}."
     )
     return "plain", text, ()
 
 
 def _ended(event: Event, _: Links) -> Said:
-    release: Release = _part(event, "release", Release)
+    release = event.read(Release)
     reason = f": {_sentence(release.reason)}" if release.reason else "."
     return "plain", f"Release ended, {str(release.state).replace('_', ' ')}{reason}", ()
 
@@ -261,6 +265,7 @@ KINDS: dict[str, Say] = {
     "worker.loaded": _loaded,
     "worker.refused": _refused,
     "release.started": _release_started,
+    "release.retried": _retried,
     "release.gate": _gate,
     "release.step": _step,
     "release.look": _look,

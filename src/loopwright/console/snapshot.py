@@ -41,6 +41,7 @@ from loopwright.records import (
     Release,
     Signature,
     Variant,
+    Verdict,
 )
 
 __all__ = ["Moment", "glance", "story"]
@@ -111,7 +112,7 @@ def story(moment: Moment, name: str, links: Links | None = None) -> Story:
     events = _events(moment, name)
     judged = monitors.windows(moment.ledger, name)
     mine = [alert for alert in moment.alerts if alert.deployment == name]
-    mine.sort(key=lambda alert: (alert.state == "resolved", -alert.since.timestamp()))
+    mine.sort(key=lambda alert: (alert.state == "resolved", alert.check == "drift", -alert.since.timestamp()))
     since = moment.at - timedelta(seconds=traffic.SPAN_S)
     return Story(
         project=moment.project.name,
@@ -192,8 +193,12 @@ def _release(moment: Moment, name: str) -> ReleaseNow | None:
     state = moment.ledger.get("release", name)
     if state is None:
         return None
+    release = state.read(Release)
+    look = moment.ledger.last("release.look", name)
+    if look and not release.state.ended and look.at >= release.started:
+        release = replace(release, verdict=look.read(Verdict))
     signature = moment.signatures[moment.project.deployment(name).model]
-    return release_now(moment.project, state.read(Release), signature.task if signature else None)
+    return release_now(moment.project, release, signature.task if signature else None)
 
 
 def _numbers(moment: Moment, name: str, champion: int | None) -> Numbers:
@@ -281,13 +286,11 @@ def _markers(events: list[Event], since: datetime) -> Iterable[Marker]:
 
 
 def _folded(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Fold looks at the same test into the newest one, and equal sentences in a row into one; newest first."""
+    """Fold what is alike and follows each other into the newest, so that nothing drowns the rest; newest first."""
     made: list[Entry] = []
     for one in entries:
-        last = made[-1] if made else None
-        looks = last is not None and one.kind == last.kind == "release.look"
-        if last is not None and (looks or one.text == last.text):
-            made[-1] = replace(last, repeats=last.repeats + 1)
+        if made and one.group and one.group == made[-1].group:
+            made[-1] = replace(made[-1], repeats=made[-1].repeats + 1)
         else:
             made.append(one)
     return tuple(made)

@@ -201,7 +201,10 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event as a sentence, with where to read more. `repeats` counts equal ones that were folded into it."""
+    """One event as a sentence, with where to read more.
+
+    `repeats` counts the events that it stands for: those in a row with the same, non-empty `group`.
+    """
 
     id: int
     at: datetime
@@ -209,6 +212,7 @@ class Entry:
     tone: Tone
     text: str
     links: tuple[Link, ...] = ()
+    group: str = ""
     repeats: int = 1
 
 

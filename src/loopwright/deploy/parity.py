@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,9 +133,11 @@ def parity(project: Project, model: str, *, rows: int = 200, version: int | None
     manifest = scoring.read_manifest(folder)
     columns = _replay(folder, manifest, max(1, rows))
     expected, reference = _reference(project, folder, manifest, columns)
-    with tempfile.TemporaryDirectory(prefix="loopwright-parity-", ignore_cleanup_errors=True) as root:
-        with _Bench(Path(root), folder, manifest, columns) as bench:
-            modes = tuple(_compare(bench, mode, expected, manifest) for mode in Mode)
+    with (
+        tempfile.TemporaryDirectory(prefix="loopwright-parity-", ignore_cleanup_errors=True) as root,
+        closing(_Bench(Path(root), folder, manifest, columns)) as bench,
+    ):
+        modes = tuple(_compare(bench, mode, expected, manifest) for mode in Mode)
     ok = all(one.max_difference <= manifest.tolerance and one.label_flips == 0 for one in modes)
     seconds = round(time.monotonic() - started, 3)
     count = len(expected.prediction)
@@ -214,7 +216,8 @@ def _compare(bench: _Bench, mode: Mode, expected: Scores, manifest: Manifest) ->
         # For a target in thousandths an absolute difference of 1e-5 would be no agreement.
         scale = min(1.0, float(np.nanstd(expected.prediction)) or 1.0)
     difference, flips = golden.compare(expected, found, scale=scale)
-    return ModeParity(str(mode), len(answers), difference, flips, how)
+    # JSON has no infinity, which is the difference to an answer that is no number.
+    return ModeParity(str(mode), len(answers), min(difference, sys.float_info.max), flips, how)
 
 
 def _scores(answers: Sequence[Answer], manifest: Manifest) -> Scores:
@@ -250,10 +253,8 @@ class _Bench:
             variants = (Variant("champion", manifest.version),)
             publish(self.ledger, Deployment(name, manifest.model, declared.mode, variants, salt="parity"))
 
-    def __enter__(self) -> _Bench:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the ledger; the folder is its maker's to remove."""
         self.ledger.close()
 
     def online(self) -> tuple[list[Answer], str]:

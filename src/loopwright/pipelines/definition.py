@@ -41,6 +41,13 @@ class Step(Generic[P, R]):
         self.timeout_s = timeout_s
         self.task: Any = None  # Prefect's task, made with the first run and kept
 
+    @functools.cached_property
+    def code_digest(self) -> str:
+        """The digest of the function's code as it was imported."""
+        from loopwright.lineage.code import code_digest
+
+        return code_digest(self.function)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function, as a task when a pipeline calls it."""
         run = running.get()

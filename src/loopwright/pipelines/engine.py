@@ -16,7 +16,7 @@ from uuid import UUID
 
 from loopwright.pipelines.definition import Pipeline, Step
 
-__all__ = ["flow_run_of", "run_flow", "run_step"]
+__all__ = ["run_flow", "run_step"]
 
 #: Set by users who do want to see Prefect's own log lines in their terminal.
 _LOG_VARIABLES = ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")
@@ -108,14 +108,6 @@ def run_flow(
                 return prefect_run_flow(flow, flow_run=flow_run, parameters=parameters)
         finally:
             _body.reset(token)
-
-
-def flow_run_of(flow_run_id: str) -> Any:
-    """Return a flow run as Prefect's client has it."""
-    from prefect.client.orchestration import get_client
-
-    with _prefect(), get_client(sync_client=True) as client:
-        return client.read_flow_run(UUID(flow_run_id))
 
 
 def _scheduled(flow_run_id: str, tags: list[str]) -> Any:

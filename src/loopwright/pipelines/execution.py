@@ -16,7 +16,6 @@ from loopwright import parts
 from loopwright.config import Project
 from loopwright.errors import InvalidInput, StepFailed, Unavailable
 from loopwright.ledger import Ledger
-from loopwright.lineage.code import code_digest
 from loopwright.lineage.context import Recorder, recorder
 from loopwright.lineage.environment import Environment, capture, keep, keep_text, stored
 from loopwright.pipelines import journal
@@ -172,8 +171,7 @@ class Execution:
         inputs: tuple[str, ...],
         outputs: tuple[str, ...] = (),
     ) -> None:
-        digest = code_digest(step.function)
-        self._steps.append(StepRun(step.name, digest, status, seconds, inputs, outputs))
+        self._steps.append(StepRun(step.name, step.code_digest, status, seconds, inputs, outputs))
 
     def _digest(self, table: Any, *, again: bool = False) -> str:
         """Return the fingerprint of a frame, or an empty text when it holds what no dataset can hold."""

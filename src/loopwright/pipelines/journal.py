@@ -17,14 +17,15 @@ from typing import Literal
 import psutil
 
 from loopwright.config import Project
-from loopwright.errors import InvalidInput, LoopwrightError, NotFound
+from loopwright.errors import NotFound
 from loopwright.ledger import Ledger
 from loopwright.pipelines import rest
 from loopwright.records import PipelineRun, now
 from loopwright.tracking import rest as tracking
 
-__all__ = ["Entry", "bury", "dead", "forget", "write"]
+__all__ = ["KILLED", "Entry", "alive", "bury", "dead", "forget", "write"]
 
+#: What a run is said to have ended with.
 KILLED = "the process was killed"
 
 
@@ -59,14 +60,23 @@ def forget(project: Project, flow_run_id: str) -> None:
 
 def dead(project: Project) -> list[Entry]:
     """Return the runs whose process is gone."""
+    return [entry for entry in _entries(project) if not _runs(entry)]
+
+
+def alive(project: Project) -> list[Entry]:
+    """Return the runs whose process is there."""
+    return [entry for entry in _entries(project) if _runs(entry)]
+
+
+def _entries(project: Project) -> list[Entry]:
     found = []
     for path in sorted(_folder(project).glob("*.json")):
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, TypeError):
             found.append(Entry(**json.loads(path.read_text())))
-    return [entry for entry in found if not _alive(entry)]
+    return found
 
 
-def _alive(entry: Entry) -> bool:
+def _runs(entry: Entry) -> bool:
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(entry.pid)
         return abs(process.create_time() - entry.created) < 1 and process.status() != psutil.STATUS_ZOMBIE
@@ -97,7 +107,7 @@ def bury(project: Project, entry: Entry, ledger: Ledger) -> None:
 
 
 def _end_flow_run(project: Project, flow_run_id: str, state: Literal["COMPLETED", "CRASHED"]) -> None:
-    with contextlib.suppress(NotFound):
-        rest.end(project, flow_run_id, state, "" if state == "COMPLETED" else f"Crashed: {KILLED}.")
-    with contextlib.suppress(LoopwrightError, InvalidInput):
-        rest.end_tasks(project, flow_run_id, f"Crashed: {KILLED}.")
+    message = "" if state == "COMPLETED" else f"Crashed: {KILLED}."
+    with contextlib.suppress(NotFound):  # somebody deleted it
+        rest.end(project, flow_run_id, state, message)
+        rest.end_tasks(project, flow_run_id, message)

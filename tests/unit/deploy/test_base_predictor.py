@@ -26,7 +26,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-NAMES = list(wine().columns[:-1])
+TABLE = wine()
+NAMES = list(TABLE.columns[:-1])
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = Project(root)
     wine_version(project)
     wine_version(project, seed_rows=90)
-    table = wine()
+    table = TABLE
     variations = [
         table[table["grower"] != "anna"],
         table.assign(humidity=1.0 + table["hue"]),
@@ -92,7 +93,7 @@ def serve(ledger: Ledger, **variants: tuple[int, float]) -> Deployment:
 
 def columns(rows: int | None = None) -> dict[str, Any]:
     """Return the first rows of the wine table as columns."""
-    return {name: wine()[name].to_numpy()[:rows] for name in NAMES}
+    return {name: TABLE[name].to_numpy()[:rows] for name in NAMES}
 
 
 def damage(project: Project, version: int) -> None:

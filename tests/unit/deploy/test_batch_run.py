@@ -13,6 +13,7 @@ from four_modes import new_project, serve, wine, wine_version
 
 from loopwright.config import Project
 from loopwright.deploy import batch
+from loopwright.deploy.base import Predictor
 from loopwright.deploy.batch import job
 from loopwright.deploy.batch.tables import TableSink
 from loopwright.errors import Conflict, InvalidInput, NotFound, SchemaMismatch, Unavailable
@@ -127,7 +128,7 @@ def test_a_run_that_dies_is_taken_up_without_loss_or_repetition(
 ) -> None:
     """Killed around the log or the sink in its second chunk, twice: sink and log hold each row once in the end."""
     project = started(root, key="bottle")
-    write, predict = TableSink.write, job.Predictor.predict
+    write, predict = TableSink.write, Predictor.predict
     calls = {"write": 0, "predict": 0}
 
     def dying_write(self: TableSink, rows: pa.RecordBatch) -> None:
@@ -145,7 +146,7 @@ def test_a_run_that_dies_is_taken_up_without_loss_or_repetition(
         return predict(self, *arguments, **options)
 
     monkeypatch.setattr(TableSink, "write", dying_write)
-    monkeypatch.setattr(job.Predictor, "predict", dying_predict)
+    monkeypatch.setattr(Predictor, "predict", dying_predict)
     for _ in range(2):
         calls.update(write=0, predict=0)
         with pytest.raises(KeyboardInterrupt):

@@ -98,7 +98,7 @@ def test_every_source_gives_the_same_rows_in_chunks(kind: str, key: str | None, 
 def test_keys_without_a_key_column_are_the_same_in_the_next_run(kind: str, tmp_path: Path) -> None:
     """A second reader of the same rows computes the same keys, whatever the size of its chunks."""
     first = [key for chunk in source_of(kind, tmp_path, None).chunks(4) for key in chunk.keys]
-    address = {
+    address: dict[str, tuple[Any, Address]] = {
         "parquet": (ParquetSource, Address("parquet", str(tmp_path / "rows.parquet"))),
         "folder": (ParquetSource, Address("parquet", str(tmp_path / "parts"))),
         "csv": (CsvSource, Address("csv", str(tmp_path / "rows.csv"))),
@@ -198,7 +198,7 @@ def test_a_sink_never_holds_an_id_twice(kind: str, tmp_path: Path) -> None:
     """Ids that are written stay as they are, in the same sink and in one that is opened later."""
     ids = [Ids(bytes(32)).derive(str(number)) for number in range(50)]
     address = Address(kind, str(tmp_path / "out"), "scores")
-    make = {"sqlite": TableSink, "parquet": ParquetSink}[kind]
+    make: Any = {"sqlite": TableSink, "parquet": ParquetSink}[kind]
     sink = make(address, SIGNATURE)
     assert sink.known(ids) == set()
     sink.write(predictions(ids[:20]))

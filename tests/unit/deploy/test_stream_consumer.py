@@ -97,8 +97,8 @@ def running(project: Project) -> Iterator[Running]:
 def rows(columns: Sequence[str] | None = None, n: int = 178) -> list[dict[str, Any]]:
     """Return rows of the wine table."""
     table: pd.DataFrame = wine().drop(columns="grower").head(n)
-    found: list[dict[str, Any]] = table[list(columns) if columns else list(table)].to_dict("records")
-    return found
+    found: Any = table[list(columns) if columns else list(table)].to_dict("records")
+    return list(found)
 
 
 def send(project: Project, these: list[tuple[str, dict[str, Any]]]) -> None:

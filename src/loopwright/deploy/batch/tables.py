@@ -197,7 +197,7 @@ class TableSink:
             sa.MetaData(),
             sa.Column("prediction_id", sa.String(32), primary_key=True),
             sa.Column("key", sa.Text, nullable=False),
-            sa.Column("prediction", _prediction_type(signature), nullable=False),
+            sa.Column("prediction", _prediction_type(signature)),
             sa.Column("probability", sa.Text),
             sa.Column("model", sa.Text, nullable=False),
             sa.Column("version", sa.Integer, nullable=False),

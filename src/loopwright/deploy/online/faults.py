@@ -73,6 +73,8 @@ def not_json(body: bytes | bytearray, problem: Exception) -> InvalidInput:
     message = str(problem)
     found = re.search(r"\(byte (\d+)\)", message)
     at = int(found[1]) if found else len(body)
+    if "trailing" in message:
+        at -= 1  # msgspec counts past the character that is too many
     message = message.removeprefix("JSON is malformed: ").replace(
         "Input data was truncated", "it ends too early"
     )

@@ -63,7 +63,11 @@ class SqliteChannel:
         self._synced = synced
         self._read_from = self._open(Path(source.place))
         same = self._sink.place == source.place
-        self._write_to = self._read_from if same else self._open(Path(self._sink.place))
+        try:
+            self._write_to = self._read_from if same else self._open(Path(self._sink.place))
+        except BaseException:
+            self._read_from.close()
+            raise
         with self._errors():
             log_id = self._read_from.execute("SELECT id FROM self").fetchone()[0]
         # A position belongs to one log: when the file is deleted and made anew, its messages are new ones.
@@ -78,14 +82,12 @@ class SqliteChannel:
             connection = sqlite3.connect(
                 path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
             )
-            _use_wal(connection)
-            connection.execute(f"PRAGMA synchronous={'FULL' if self._synced else 'NORMAL'}")
-            with _transaction(connection):
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    connection.execute(statement)
-                if not connection.execute("SELECT 1 FROM self").fetchone():
-                    connection.execute("INSERT INTO self VALUES (?)", (uuid.uuid4().hex,))
         except (sqlite3.Error, OSError) as error:
+            raise _translated(error, path) from error
+        try:
+            _prepare(connection, synced=self._synced)
+        except sqlite3.Error as error:
+            connection.close()
             raise _translated(error, path) from error
         return connection
 
@@ -195,6 +197,17 @@ class SqliteChannel:
                 )
             self._write_to.close()
             self._read_from.close()
+
+
+def _prepare(connection: sqlite3.Connection, *, synced: bool) -> None:
+    """Set a connection up, and make the tables in a new file."""
+    _use_wal(connection)
+    connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+    with _transaction(connection):
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            connection.execute(statement)
+        if not connection.execute("SELECT 1 FROM self").fetchone():
+            connection.execute("INSERT INTO self VALUES (?)", (uuid.uuid4().hex,))
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

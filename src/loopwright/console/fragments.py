@@ -1,0 +1,254 @@
+"""The parts of the pages that are text: from views to HTML. Nothing here reads anything."""
+
+from __future__ import annotations
+
+from loopwright.console.formats import Reader, latency, number, rate, span
+from loopwright.console.markup import Html, el, join
+from loopwright.console.views import Card, Entry, Glance, Link, Story, Tone
+from loopwright.records import Alert, Signal
+
+__all__ = [
+    "alerts",
+    "breadcrumb",
+    "cards",
+    "checks",
+    "empty",
+    "heading",
+    "live",
+    "missing",
+    "tiles",
+    "timeline",
+]
+
+_STATES: dict[str, tuple[Tone, str]] = {
+    "alert": ("bad", "Alert"),
+    "releasing": ("info", "Releasing"),
+    "healthy": ("good", "Healthy"),
+    "idle": ("plain", "Idle"),
+    "not started": ("plain", "Not started"),
+}
+#: A sign beside each colour, for those who cannot tell the colours apart.
+_SIGNS: dict[Tone, str] = {"good": "✓", "warn": "!", "bad": "▲", "info": "▸", "plain": "·"}
+_WHAT = {"online": "Requests", "batch": "Rows", "stream": "Messages", "edge": "Predictions"}
+
+
+def pill(tone: Tone, text: str) -> Html:
+    """Return a small coloured label with a sign."""
+    return el(f"span.pill.{tone}", el("span.sign", _SIGNS[tone], aria_hidden="true"), text)
+
+
+def link(target: Link) -> Html:
+    """Return a link to another server's page; greyed out while that server is not running."""
+    if not target.url:
+        return el("span.link.off", target.text, title="The server is not running: loopwright up")
+    return el("a.link", target.text, el("span", " ↗", aria_hidden="true"), href=target.url, target="_blank", rel="noopener")
+
+
+def empty(text: str, command: str = "") -> Html:
+    """Return what is said where there is nothing to show, with the next command."""
+    return el("div.empty", el("p", text), el("code", command) if command else None)
+
+
+def breadcrumb(project: str, name: str = "") -> Html:
+    """Return the way from the project to this page."""
+    here = join(el("span.slash", "/"), el("span.here", name)) if name else None
+    return join(
+        el("a.brand", el("span.mark", aria_hidden="true"), "Loopwright", href="/"),
+        el("span.slash", "/"),
+        el("a.project", project, href="/"),
+        here,
+    )
+
+
+def live(story: Story | Glance | None, error: str, reader: Reader) -> Html:
+    """Return how fresh the page is."""
+    if error:
+        return el("span.live.stale", el("span.dot"), error, title=error)
+    if story is None:
+        return el("span.live", el("span.dot"), "Reading")
+    return el("span.live", el("span.dot"), "Live ", el("time", reader.clock(story.at), datetime=story.at.isoformat()))
+
+
+def serves(card: Card) -> str:
+    """Say which versions answer."""
+    if not card.variants:
+        return "nothing served yet"
+    if len(card.variants) == 1:
+        return f"version {card.variants[0].version}"
+    return ", ".join(f"version {one.version} {100 * one.weight:.3g} %" for one in card.variants)
+
+
+def heading(story: Story) -> Html:
+    """Return the title of a model's page: what it is, how it is, where to read more."""
+    card = story.card
+    tone, text = _STATES[card.state]
+    return join(
+        el(
+            "div.title",
+            el("h1", card.name),
+            el("span.badge", card.mode),
+            pill(tone, text),
+            pill("info", "Releasing") if card.state == "alert" and card.release and not card.release.ended else None,
+        ),
+        el("div.subtitle", el("b", card.model), " · ", el("span", serves(card), data_field="serves")),
+        el("nav.links", *(link(one) for one in story.links), aria_label="Pages about this model"),
+    )
+
+
+def _tile(name: str, value: str, unit: str, note: str, field: str, tone: str = "") -> Html:
+    return el(
+        f"div.tile{'.' + tone if tone else ''}",
+        el("div.tile-name", name),
+        el("div.tile-value", el("span", value, data_field=field), el("small", f" {unit}") if unit else None),
+        el("div.tile-note", note),
+    )
+
+
+def tiles(story: Story) -> Html:
+    """Return the four key numbers."""
+    card, numbers = story.card, story.card.numbers
+    what = _WHAT[card.mode]
+    total = f"{numbers.rows:,} in {span(numbers.span_s)}, {numbers.labelled:,} labelled"
+    found = numbers.metric
+    measured = f"version {found.version}, {found.rows:,} labelled rows" if found.value is not None else "no labels yet"
+    limit = f" · limit {found.limit:.4g}" if found.limit is not None else ""
+    open_ones = [alert for alert in story.alerts if alert.state != "resolved"]
+    newest = f"newest: {open_ones[0].subject or open_ones[0].check}" if open_ones else "all quiet"
+    p99 = f"p99 {latency(numbers.latency_p99_ms)} ms · last minute"
+    return join(
+        _tile(f"{what} per second", rate(numbers.per_s), "/s", total, "per_s"),
+        _tile("Median latency", latency(numbers.latency_p50_ms), "ms", p99, "latency_p50_ms"),
+        _tile(f"{found.name.replace('_', ' ').capitalize()} now", number(found.value), "", measured + limit, "metric", _judged(card)),
+        _tile("Open alerts", str(card.open_alerts), "", newest, "open_alerts", "bad" if card.open_alerts else ""),
+    )
+
+
+def _judged(card: Card) -> str:
+    """Return the tone of the metric: bad on the wrong side of its limit."""
+    found = card.numbers.metric
+    if found.value is None or found.limit is None:
+        return ""
+    worse = found.value < found.limit if found.better == "higher" else found.value > found.limit
+    return "bad" if worse else ""
+
+
+def cards(view: Glance) -> Html:
+    """Return one card per deployment."""
+    if not view.deployments:
+        return empty("No deployment is declared.", "Add [deployment.<name>] to loopwright.toml")
+    return join(*(_card(card) for card in view.deployments))
+
+
+def _card(card: Card) -> Html:
+    tone, text = _STATES[card.state]
+    numbers, found = card.numbers, card.numbers.metric
+    body: Html
+    if numbers.rows:
+        body = join(
+            _spark(card),
+            el(
+                "dl.facts",
+                _fact(f"{_WHAT[card.mode]}/s", rate(numbers.per_s), "per_s"),
+                _fact("p50 / p99", f"{latency(numbers.latency_p50_ms)} / {latency(numbers.latency_p99_ms)} ms", "latency"),
+                _fact(found.name.replace("_", " ").capitalize(), number(found.value), "metric", _judged(card)),
+            ),
+        )
+    else:
+        text_of = "Not started." if card.state == "not started" else "No predictions in the last 15 minutes."
+        body = empty(text_of, card.hint)
+    alerts_text = f"{card.open_alerts} open alert{'s' if card.open_alerts != 1 else ''}"
+    return el(
+        "a.card",
+        el("div.card-head", el("h2", card.name), el("span.badge", card.mode), pill(tone, text)),
+        el("div.card-sub", el("b", card.model), f" · {serves(card)}"),
+        body,
+        el(
+            "div.card-foot",
+            el("span.bad-text" if card.open_alerts else "span", alerts_text),
+            el("span", card.release.summary if card.release else "no release yet"),
+        ),
+        href=f"/model/{card.name}",
+        data_deployment=card.name,
+    )
+
+
+def _fact(name: str, value: str, field: str, tone: str = "") -> Html:
+    return el("div", el("dt", name), el(f"dd{'.bad-text' if tone == 'bad' else ''}", value, data_field=field))
+
+
+def _spark(card: Card) -> Html:
+    """Return the curve of the rate as a small line without axes."""
+    top = max(card.curve, default=0.0) or 1.0
+    last = max(1, len(card.curve) - 1)
+    points = [f"{100 * place / last:.2f},{28 - 26 * value / top:.2f}" for place, value in enumerate(card.curve)]
+    if len(points) < 2:
+        return el("div.spark")
+    shape = el("polygon.spark-area", points=" ".join(["0,30", *points, "100,30"]))
+    line = el("polyline.spark-line", points=" ".join(points), vector_effect="non-scaling-stroke")
+    return el("svg.spark", shape, line, viewBox="0 0 100 30", preserveAspectRatio="none", aria_hidden="true")
+
+
+def alerts(found: tuple[Alert, ...], reader: Reader) -> Html:
+    """Return the table of alerts, open ones first."""
+    if not found:
+        return empty("No alert. Alerts need two of three windows to look wrong.")
+    rows = [
+        el(
+            "tr" if alert.state != "resolved" else "tr.past",
+            el("td", pill("good" if alert.state == "resolved" else "bad", alert.state)),
+            el("td", alert.check, el("div.minor", alert.subject)),
+            el("td.num", number(alert.value)),
+            el("td.num", number(alert.limit)),
+            el("td.num", reader.clock(alert.since)),
+            title=alert.message,
+        )
+        for alert in found
+    ]
+    head = el("tr", el("th", "State"), el("th", "Check"), *(el("th.num", name) for name in ("Value", "Limit", "Since")))
+    return el("table", el("thead", head), el("tbody", *rows))
+
+
+def checks(found: tuple[Signal, ...]) -> Html:
+    """Return what the monitors said in the newest window, without drift."""
+    lines = [
+        el(
+            "span.check",
+            pill("bad" if signal.fired else "good", f"{signal.subject or signal.check} v{signal.version} {number(signal.value)}"),
+            title=f"{signal.check}: limit {signal.limit:.4g}, {signal.rows:,} rows",
+        )
+        for signal in found
+    ]
+    return el("div.checks", el("span.minor", "Newest window "), *lines) if lines else Html("")
+
+
+def timeline(entries: tuple[Entry, ...], reader: Reader) -> Html:
+    """Return the events as sentences, newest first."""
+    if not entries:
+        return empty("Nothing has happened yet.")
+    rows = [
+        el(
+            "li",
+            el("time", reader.clock(one.at), datetime=one.at.isoformat(), title=reader.date(one.at)),
+            el(f"span.knot.{one.tone}", _SIGNS[one.tone], aria_hidden="true"),
+            el(
+                "span.said",
+                one.text,
+                el("span.more", f" and {one.repeats - 1} more like this") if one.repeats > 1 else None,
+                *(join(" ", link(where)) for where in one.links),
+            ),
+        )
+        for one in entries
+    ]
+    return el("ol.timeline", *rows)
+
+
+def missing(fact: str, valid: str, hint: str, known: list[str]) -> Html:
+    """Return the page of something that does not exist."""
+    return el(
+        "div.missing",
+        el("h1", fact),
+        el("p", valid) if valid else None,
+        el("ul", *(el("li", el("a", name, href=f"/model/{name}")) for name in known)) if known else None,
+        el("p", "Next: ", el("code", hint)) if hint else None,
+        el("p", el("a", "All deployments", href="/")),
+    )
