@@ -59,6 +59,7 @@ def drift(found: Drift, colours: Palette) -> Options:
     cells = [
         {
             "value": [cell.window, cell.feature, round(cell.value / cell.limit, 3) if cell.limit else 0.0],
+            "input": found.features[cell.feature],
             "effect": round(cell.value, 3),
             "limit": round(cell.limit, 3),
             "rows": cell.rows,
@@ -110,7 +111,7 @@ def drift(found: Drift, colours: Palette) -> Options:
 
 _DRIFT_TOOLTIP = """p => {
     const text = document.createElement('span');
-    text.textContent = `PSI ${p.data.effect}, limit ${p.data.limit}, ${p.data.rows} rows`;
+    text.textContent = `${p.data.input}: PSI ${p.data.effect}, limit ${p.data.limit}, ${p.data.rows} rows`;
     return text.outerHTML;
 }"""
 
@@ -151,7 +152,11 @@ def _marks(markers: Sequence[Marker], limit: float | None, colours: Palette) -> 
     tones = {"good": colours.good, "warn": colours.warn, "bad": colours.bad}
     data: list[Options] = []
     if limit is not None:
-        label = {"formatter": f"limit {limit:.4g}", "position": "insideStartBottom", "color": colours.bad}
+        label: Options = {
+            "formatter": f"limit {limit:.4g}",
+            "position": "insideStartBottom",
+            "color": colours.bad,
+        }
         data.append({"yAxis": limit, "lineStyle": {"color": colours.bad, "type": [4, 4]}, "label": label})
     for marker in markers:
         colour = tones.get(marker.tone, colours.muted)

@@ -41,7 +41,14 @@ def link(target: Link) -> Html:
     """Return a link to another server's page; greyed out while that server is not running."""
     if not target.url:
         return el("span.link.off", target.text, title="The server is not running: loopwright up")
-    return el("a.link", target.text, el("span", " ↗", aria_hidden="true"), href=target.url, target="_blank", rel="noopener")
+    return el(
+        "a.link",
+        target.text,
+        el("span", " ↗", aria_hidden="true"),
+        href=target.url,
+        target="_blank",
+        rel="noopener",
+    )
 
 
 def empty(text: str, command: str = "") -> Html:
@@ -66,7 +73,12 @@ def live(story: Story | Glance | None, error: str, reader: Reader) -> Html:
         return el("span.live.stale", el("span.dot"), error, title=error)
     if story is None:
         return el("span.live", el("span.dot"), "Reading")
-    return el("span.live", el("span.dot"), "Live ", el("time", reader.clock(story.at), datetime=story.at.isoformat()))
+    return el(
+        "span.live",
+        el("span.dot"),
+        "Live ",
+        el("time", reader.clock(story.at), datetime=story.at.isoformat()),
+    )
 
 
 def serves(card: Card) -> str:
@@ -88,7 +100,9 @@ def heading(story: Story) -> Html:
             el("h1", card.name),
             el("span.badge", card.mode),
             pill(tone, text),
-            pill("info", "Releasing") if card.state == "alert" and card.release and not card.release.ended else None,
+            pill("info", "Releasing")
+            if card.state == "alert" and card.release and not card.release.ended
+            else None,
         ),
         el("div.subtitle", el("b", card.model), " · ", el("span", serves(card), data_field="serves")),
         el("nav.links", *(link(one) for one in story.links), aria_label="Pages about this model"),
@@ -110,7 +124,11 @@ def tiles(story: Story) -> Html:
     what = _WHAT[card.mode]
     total = f"{numbers.rows:,} in {span(numbers.span_s)}, {numbers.labelled:,} labelled"
     found = numbers.metric
-    measured = f"version {found.version}, {found.rows:,} labelled rows" if found.value is not None else "no labels yet"
+    measured = (
+        f"version {found.version}, {found.rows:,} labelled rows"
+        if found.value is not None
+        else "no labels yet"
+    )
     limit = f" · limit {found.limit:.4g}" if found.limit is not None else ""
     open_ones = [alert for alert in story.alerts if alert.state != "resolved"]
     newest = f"newest: {open_ones[0].subject or open_ones[0].check}" if open_ones else "all quiet"
@@ -118,8 +136,17 @@ def tiles(story: Story) -> Html:
     return join(
         _tile(f"{what} per second", rate(numbers.per_s), "/s", total, "per_s"),
         _tile("Median latency", latency(numbers.latency_p50_ms), "ms", p99, "latency_p50_ms"),
-        _tile(f"{found.name.replace('_', ' ').capitalize()} now", number(found.value), "", measured + limit, "metric", _judged(card)),
-        _tile("Open alerts", str(card.open_alerts), "", newest, "open_alerts", "bad" if card.open_alerts else ""),
+        _tile(
+            f"{found.name.replace('_', ' ').capitalize()} now",
+            number(found.value),
+            "",
+            measured + limit,
+            "metric",
+            _judged(card),
+        ),
+        _tile(
+            "Open alerts", str(card.open_alerts), "", newest, "open_alerts", "bad" if card.open_alerts else ""
+        ),
     )
 
 
@@ -149,8 +176,14 @@ def _card(card: Card) -> Html:
             el(
                 "dl.facts",
                 _fact(f"{_WHAT[card.mode]}/s", rate(numbers.per_s), "per_s"),
-                _fact("p50 / p99", f"{latency(numbers.latency_p50_ms)} / {latency(numbers.latency_p99_ms)} ms", "latency"),
-                _fact(found.name.replace("_", " ").capitalize(), number(found.value), "metric", _judged(card)),
+                _fact(
+                    "p50 / p99",
+                    f"{latency(numbers.latency_p50_ms)} / {latency(numbers.latency_p99_ms)} ms",
+                    "latency",
+                ),
+                _fact(
+                    found.name.replace("_", " ").capitalize(), number(found.value), "metric", _judged(card)
+                ),
             ),
         )
     else:
@@ -180,7 +213,9 @@ def _spark(card: Card) -> Html:
     """Return the curve of the rate as a small line without axes."""
     top = max(card.curve, default=0.0) or 1.0
     last = max(1, len(card.curve) - 1)
-    points = [f"{100 * place / last:.2f},{28 - 26 * value / top:.2f}" for place, value in enumerate(card.curve)]
+    points = [
+        f"{100 * place / last:.2f},{28 - 26 * value / top:.2f}" for place, value in enumerate(card.curve)
+    ]
     if len(points) < 2:
         return el("div.spark")
     shape = el("polygon.spark-area", points=" ".join(["0,30", *points, "100,30"]))
@@ -204,7 +239,12 @@ def alerts(found: tuple[Alert, ...], reader: Reader) -> Html:
         )
         for alert in found
     ]
-    head = el("tr", el("th", "State"), el("th", "Check"), *(el("th.num", name) for name in ("Value", "Limit", "Since")))
+    head = el(
+        "tr",
+        el("th", "State"),
+        el("th", "Check"),
+        *(el("th.num", name) for name in ("Value", "Limit", "Since")),
+    )
     return el("table", el("thead", head), el("tbody", *rows))
 
 
@@ -213,7 +253,10 @@ def checks(found: tuple[Signal, ...]) -> Html:
     lines = [
         el(
             "span.check",
-            pill("bad" if signal.fired else "good", f"{signal.subject or signal.check} v{signal.version} {number(signal.value)}"),
+            pill(
+                "bad" if signal.fired else "good",
+                f"{signal.subject or signal.check} v{signal.version} {number(signal.value)}",
+            ),
             title=f"{signal.check}: limit {signal.limit:.4g}, {signal.rows:,} rows",
         )
         for signal in found

@@ -25,7 +25,9 @@ def release(story: Story, reader: Reader) -> Html:
     if found is None:
         if story.card.mode in {"batch", "edge"}:
             return empty("No release yet: this deployment follows its model's champion.")
-        return empty("No release yet. An alert starts one, or:", f"loopwright release start {story.card.name}")
+        return empty(
+            "No release yet. An alert starts one, or:", f"loopwright release start {story.card.name}"
+        )
     state = found.state.replace("_", " ")
     return join(
         el(
@@ -56,10 +58,16 @@ def _interval(found: ReleaseNow) -> Html | None:
     source = found.verdict or found.gate
     if source is None:
         return None
-    about = f"canary, {found.verdict.candidate_rows:,} + {found.verdict.champion_rows:,} rows" if found.verdict else "gate"
+    about = (
+        f"canary, {found.verdict.candidate_rows:,} + {found.verdict.champion_rows:,} rows"
+        if found.verdict
+        else "gate"
+    )
     name = f"{found.loss.replace('_', ' ')}, candidate minus champion ({about})"
     if not bounded(source.lower, source.upper):
-        return el("div.ci", el("div.ci-name", name), el("p.minor", "Too few labelled rows for an interval yet."))
+        return el(
+            "div.ci", el("div.ci-name", name), el("p.minor", "Too few labelled rows for an interval yet.")
+        )
     low = min(source.lower, -source.margin, 0.0)
     high = max(source.upper, source.margin, 0.0)
     air = (high - low) * 0.08
@@ -82,7 +90,9 @@ def _interval(found: ReleaseNow) -> Html | None:
         aria_label=f"{source.estimate:+.3g}, interval {source.lower:+.3g} to {source.upper:+.3g}",
     )
     text = f"{source.estimate:+.3f} [{source.lower:+.3f}, {source.upper:+.3f}]"
-    ends = el("div.ci-ends", el("span", "← better"), el("span", f"margin {source.margin:g}"), el("span", "worse →"))
+    ends = el(
+        "div.ci-ends", el("span", "← better"), el("span", f"margin {source.margin:g}"), el("span", "worse →")
+    )
     return el(
         "div.ci",
         el("div.ci-name", name),

@@ -28,8 +28,10 @@ __all__ = [
     "Stage",
     "Story",
     "Tick",
+    "Tone",
 ]
 
+#: What a thing means, told by colour and sign.
 Tone = Literal["good", "warn", "bad", "info", "plain"]
 
 

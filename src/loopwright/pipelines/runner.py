@@ -89,9 +89,11 @@ class Runner:
         self._follow()
         for child in [child for child in self.children if child.process.poll() is not None]:
             self._ended(child)
+        ours = {child.flow_run_id for child in self.children}  # one that died just now is ended in the next turn
         for entry in journal.dead(self.project):
-            journal.bury(self.project, entry, self.ledger)
-            self._say(f"flow run {entry.flow_run_id}: its process was killed")
+            if entry.flow_run_id not in ours:
+                journal.bury(self.project, entry, self.ledger)
+                self._say(f"flow run {entry.flow_run_id}: its process was killed")
         if first:
             self._end_abandoned()
         self._cancel()

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -229,6 +230,8 @@ def main() -> None:
     port = parser.parse_args().port
     project = Project.find()
     os.chdir(project.root)
+    # For the time before uvicorn takes over, and again when it hands the signal on after its own orderly end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     parts.follow_supervisor()
     _configure(project, port)
     import uvicorn

@@ -149,10 +149,12 @@ def _tell(ledger: Ledger, clock: Clock, state: str) -> None:
     alert = _alert(ledger, clock)
     clock.to(TRAIN)
     reason = "accuracy 0.744 is below 0.9 in 2 of 3 windows"
-    ledger.append("training.requested", "digits", {"reason": reason, "deployment": API}, cause=alert.event)
-    release = _release(clock.moment, alert)
-    ledger.put("release", API, release, event="release.started", cause=alert.event)
-    _train(ledger, clock, "2e" * 16, 4, "performance")
+    asked = ledger.append(
+        "training.requested", "digits", {"reason": reason, "alert": alert.id}, cause=alert.event
+    )
+    release = _release(clock.moment, asked.id)
+    ledger.put("release", API, release, event="release.started", cause=asked.id)
+    _train(ledger, clock, "2e" * 16, 4, "performance alert (r-0007)")
     clock.to(GATE)
     gate = GateResult(True, "accuracy", 0.931, 0.744, -0.187, -0.229, -0.145, 0.02, 400)
     release = dataclasses.replace(
@@ -195,7 +197,7 @@ def _canary(ledger: Ledger, clock: Clock, release: Release, state: str) -> None:
         ledger.append("alias.set", "digits", {"alias": "champion", "version": 4, "previous": 3})
     ledger.put("release", API, release, event="release.ended")
     record = DecisionRecord(
-        release.id, "digits", API, "promoted" if good else "rolled_back", release.trigger, 1, 3, 4, release.run_id,
+        release.id, "digits", API, "promoted" if good else "rolled_back", release.trigger, release.trigger_event, 3, 4, release.run_id,
         release.flow_run_id, DATASET.digest, release.gate, verdict, release.started, clock.moment, False, reason,
     )  # fmt: skip
     ledger.append("decision", API, record)
@@ -269,10 +271,10 @@ def _alert(ledger: Ledger, clock: Clock) -> Alert:
     return alert
 
 
-def _release(started: datetime, alert: Alert) -> Release:
+def _release(started: datetime, cause: int) -> Release:
     return Release(
-        "r-0007", "digits", API, ReleaseState.training, "accuracy 0.744 below 0.9", started, started,
-        alert.event, "9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d", champion=3, steps=(5, 25, 50),
+        "r-0007", "digits", API, ReleaseState.training, "performance alert", started, started,
+        cause, "9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d", champion=3, steps=(5, 25, 50),
     )  # fmt: skip
 
 

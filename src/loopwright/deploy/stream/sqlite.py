@@ -23,6 +23,7 @@ __all__ = ["SqliteChannel"]
 #: Milliseconds a writer waits for its turn.
 BUSY_MS = 30_000
 _POLL_S = 0.005
+_IDLE_POLL_S = 0.02
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS log (
     topic TEXT NOT NULL, off INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (topic, off)
@@ -122,8 +123,9 @@ class SqliteChannel:
         until = time.monotonic() + max_wait_s
         with self._errors():
             start = self._position()
-        while self._last() < start + max_n and (rest := until - time.monotonic()) > 0:
-            time.sleep(min(_POLL_S, rest))
+        while (last := self._last()) < start + max_n and (rest := until - time.monotonic()) > 0:
+            # Once something is there, look often: a batch should not wait longer than it takes to fill.
+            time.sleep(min(_POLL_S if last > start else _IDLE_POLL_S, rest))
         with self._errors():
             rows = self._read_from.execute(
                 "SELECT off, key, value FROM log WHERE topic = ? AND off > ? ORDER BY off LIMIT ?",

@@ -1,0 +1,126 @@
+"""One refresher for all readers: what the pages and the JSON interface show is computed once per period.
+
+Nobody looking costs nothing: only views that were asked for lately are computed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+
+from loopwright import maturity
+from loopwright.config import Project
+from loopwright.console import snapshot
+from loopwright.console.links import Links
+from loopwright.console.views import Glance, Story
+from loopwright.errors import LoopwrightError
+from loopwright.ledger import Ledger
+from loopwright.maturity import Assessment
+from loopwright.predictions import PredictionStore
+
+__all__ = ["Board"]
+
+log = logging.getLogger(__name__)
+#: Seconds between two refreshes; on a busy machine at most a quarter of the time is spent on them.
+PERIOD_S, SHARE = 2.0, 0.25
+#: A view that nobody asked for in so many seconds is not computed.
+FORGOTTEN_S = 12.0
+#: Facts of maturity change slowly and ask git.
+MATURITY_S = 60.0
+
+
+class Board:
+    """The newest views of a project, shared by all readers. `error` says why they are not fresh."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.error = ""
+        self.turn = 0
+        self.glance: Glance | None = None
+        self.stories: dict[str, Story] = {}
+        self.maturity: Assessment | None = None
+        self._store = PredictionStore(project)
+        self._ledger: Ledger | None = None
+        self._asked: dict[str, float] = {}
+        self._judged = -MATURITY_S
+        self._refreshed = -PERIOD_S
+        self._busy = asyncio.Lock()
+
+    def ask(self, name: str = "") -> None:
+        """Keep a view fresh for a while: a deployment's story, or without a name the glance over all."""
+        self._asked[name] = time.monotonic()
+
+    async def overview(self) -> Glance:
+        """Return all deployments at a glance, computing them when they are not fresh."""
+        await self._fresh("")
+        assert self.glance is not None
+        return self.glance
+
+    async def story(self, name: str) -> Story:
+        """Return the story of a deployment, computing it when it is not fresh.
+
+        Raises
+        ------
+        NotFound
+            No deployment of this name is declared.
+        """
+        self.project.deployment(name)
+        await self._fresh(name)
+        return self.stories[name]
+
+    async def assessment(self) -> Assessment:
+        """Return the maturity of the project."""
+        await self._fresh("")
+        assert self.maturity is not None
+        return self.maturity
+
+    async def run(self) -> None:
+        """Refresh for ever what is being looked at."""
+        while True:
+            started = time.monotonic()
+            if self._wanted():
+                try:
+                    await self._refresh()
+                except Exception as error:  # noqa: BLE001 (the page says what is wrong and the next turn tries again)
+                    self._failed(error)
+            spent = time.monotonic() - started
+            await asyncio.sleep(max(PERIOD_S - spent, spent * (1 / SHARE - 1), 0.1))
+
+    async def _fresh(self, name: str) -> None:
+        known = self.glance if name == "" else self.stories.get(name)
+        self.ask(name)
+        if known is None or time.monotonic() - self._refreshed > 2 * PERIOD_S:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        async with self._busy:
+            await asyncio.to_thread(self._compute, self._wanted())
+            self._refreshed = time.monotonic()
+            self.turn += 1
+            self.error = ""
+
+    def _wanted(self) -> set[str]:
+        now = time.monotonic()
+        return {name for name, asked in self._asked.items() if now - asked < FORGOTTEN_S}
+
+    def _compute(self, wanted: set[str]) -> None:
+        """Compute all wanted views from one reading of the log. Runs in a thread, one at a time."""
+        self._ledger = self._ledger or Ledger.open(self.project)
+        moment = snapshot.Moment.read(self.project, self._ledger, self._store, datetime.now(UTC))
+        links = Links.of(self.project)
+        self.stories = {name: snapshot.story(moment, name, links) for name in wanted if name}
+        if "" not in wanted:
+            return
+        self.glance = snapshot.glance(moment)
+        if time.monotonic() - self._judged >= MATURITY_S:
+            self.maturity = maturity.assess(self.project, self._ledger)
+            self._judged = time.monotonic()
+
+    def _failed(self, error: Exception) -> None:
+        text = error.fact if isinstance(error, LoopwrightError) else f"{type(error).__name__}: {error}"
+        if text != self.error:
+            log.error("The views were not refreshed: %s", text, exc_info=error)
+        self.error = text
+        self.turn += 1
