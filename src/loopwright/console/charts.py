@@ -48,7 +48,7 @@ def metric(story: Story, colours: Palette) -> Options:
     lines = [_version_line(series, colours) for series in story.metric]
     now = story.card.numbers.metric
     options = _time_chart(story, colours, [*lines, _marks(story.markers, now.limit, colours)], "")
-    options["yAxis"] |= _extent(story.metric, now.limit)
+    options["yAxis"] |= _extent(story.metric, now.limit, 1.0 if now.name in {"accuracy", "f1"} else math.inf)
     options["legend"] = _legend(colours) | {"data": [line["name"] for line in lines]}
     options["grid"]["top"] = 34
     return options
@@ -175,8 +175,8 @@ def _marks(markers: Sequence[Marker], limit: float | None, colours: Palette) -> 
     }
 
 
-def _extent(series: Sequence[Series], limit: float | None) -> Options:
-    """Return the range of the axis, with the limit in it and some air, on round numbers."""
+def _extent(series: Sequence[Series], limit: float | None, top: float) -> Options:
+    """Return the range of the axis, with the limit in it and some air, on round numbers, not above `top`."""
     values = [point.value for one in series for point in one.points]
     values += [limit] if limit is not None else []
     if not values:
@@ -186,7 +186,7 @@ def _extent(series: Sequence[Series], limit: float | None) -> Options:
     unit = 10.0 ** math.floor(math.log10(high - low + 2 * air)) / 2
     return {
         "min": round(math.floor((low - air) / unit) * unit, 9),
-        "max": round(math.ceil((high + air) / unit) * unit, 9),
+        "max": min(top, round(math.ceil((high + air) / unit) * unit, 9)),
     }
 
 

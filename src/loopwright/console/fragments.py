@@ -132,10 +132,13 @@ def tiles(story: Story) -> Html:
     limit = f" · limit {found.limit:.4g}" if found.limit is not None else ""
     open_ones = [alert for alert in story.alerts if alert.state != "resolved"]
     newest = f"newest: {open_ones[0].subject or open_ones[0].check}" if open_ones else "all quiet"
-    p99 = f"p99 {latency(numbers.latency_p99_ms)} ms · last minute"
+    known = numbers.latency_p50_ms is not None
+    p99 = f"p99 {latency(numbers.latency_p99_ms)} ms · last minute" if known else "none in the last minute"
     return join(
         _tile(f"{what} per second", rate(numbers.per_s), "/s", total, "per_s"),
-        _tile("Median latency", latency(numbers.latency_p50_ms), "ms", p99, "latency_p50_ms"),
+        _tile(
+            "Median latency", latency(numbers.latency_p50_ms), "ms" if known else "", p99, "latency_p50_ms"
+        ),
         _tile(
             f"{found.name.replace('_', ' ').capitalize()} now",
             number(found.value),

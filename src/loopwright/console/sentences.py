@@ -202,12 +202,6 @@ def _look(event: Event, _: Links) -> Said:
     return "plain", text, ()
 
 
-def _ended(event: Event, _: Links) -> Said:
-    release = event.read(Release)
-    reason = f": {_sentence(release.reason)}" if release.reason else "."
-    return "plain", f"Release ended, {str(release.state).replace('_', ' ')}{reason}", ()
-
-
 def _decision(event: Event, links: Links) -> Said:
     record = event.read(DecisionRecord)
     tones: dict[str, Tone] = {"promoted": "good", "rolled_back": "warn", "rejected": "warn", "failed": "bad"}
@@ -269,7 +263,6 @@ KINDS: dict[str, Say] = {
     "release.gate": _gate,
     "release.step": _step,
     "release.look": _look,
-    "release.ended": _ended,
     "decision": _decision,
     "batch.completed": _batch,
     "stream.dead": _dead,

@@ -47,7 +47,7 @@ from loopwright.records import (
 __all__ = ["Moment", "glance", "story"]
 
 #: Lines in the timeline and in the table of alerts.
-ENTRIES, ALERTS = 60, 20
+ENTRIES, ALERTS = 40, 20
 #: Kinds of event whose subject is the deployment; those of the model and of its pipeline.
 _OF_MODEL = ("alert.", "training.", "model.", "scorer.", "alias.", "parity.")
 #: How a deployment that was started gets its first prediction.
@@ -271,7 +271,11 @@ def _events(moment: Moment, name: str) -> list[Event]:
             found += moment.ledger.events(kind, subject, limit=20, newest=True)
     # The model's alerts and trainings may belong to another deployment of it.
     mine = [event for event in found if event.payload.get("deployment", name) in {name, ""}]
-    return sorted(mine, key=lambda event: event.id)
+    # The split of a canary is told by its step already.
+    told = [
+        event for event in mine if not (event.payload.get("release") and event.kind == "deployment.changed")
+    ]
+    return sorted(told, key=lambda event: event.id)
 
 
 def _markers(events: list[Event], since: datetime) -> Iterable[Marker]:

@@ -24,7 +24,7 @@ STEP_S = 10
 #: Over how long the key numbers are taken.
 RATE_S = 60
 #: Fewer labelled rows than this in an interval make no point of the metric: it would only show noise.
-LEAST_ROWS = 5
+LEAST_ROWS = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ class Table:
             )
         self._types = {name: _type_of([row[name] for row in rows]) for name in (*self._inputs, target)}
         classes = {row[target] for row in rows}
-        self._regression = self._types[target] is float and len(classes) > 20
+        self._regression = self._types[target] is not str and len(classes) > 20
         self.metric, self.higher = ("mae", False) if self._regression else ("accuracy", True)
         split = int(len(rows) * HISTORY)
         self._history, self._arriving = rows[:split], rows[split:]
@@ -160,11 +160,9 @@ class Table:
         columns = {}
         for column in scorer.signature.inputs:
             values = [row.fields[column.name] for row, _ in rows]
-            number = column.type != "string"
-            columns[column.name] = np.array(
-                [math.nan if value is None and number else value for value in values],
-                dtype=float if number else object,
-            )
+            kind = {"string": object, "long": np.int64}.get(column.type, float)
+            gap = None if kind is object else math.nan
+            columns[column.name] = np.array([gap if value is None else value for value in values], dtype=kind)
         old = self.score(
             list(zip(scorer.score(columns).prediction.tolist(), [r.actual for r, _ in rows], strict=True))
         )
@@ -195,14 +193,18 @@ def _read(path: Path) -> tuple[list[dict[str, str]], list[str]]:
         raise InvalidInput(f"{path} is no CSV text: {error}.", valid="UTF-8, with a header line.") from error
 
 
-def _type_of(values: list[str]) -> type[float] | type[str]:
-    try:
-        for value in values:
-            if value != "":
-                float(value)
-    except ValueError:
-        return str
-    return float
+def _type_of(values: list[str]) -> type[int] | type[float] | type[str]:
+    """Return how a column is read, as pandas would: whole numbers with a gap are floats."""
+    kinds: tuple[type[int] | type[float], ...] = (float,) if "" in values else (int, float)
+    for kind in kinds:
+        try:
+            for value in values:
+                if value != "":
+                    kind(value)
+        except ValueError:
+            continue
+        return kind
+    return str
 
 
 def _in_order(
@@ -219,7 +221,7 @@ def _in_order(
             return name, [rows[index] for index in order]
     if time_column is None:
         return None, rows
-    if _type_of([row[time_column] for row in rows]) is float:
+    if _type_of([row[time_column] for row in rows]) is not str:
         return time_column, sorted(rows, key=lambda row: float(row[time_column]))
     raise InvalidInput(
         f"The values of {time_column!r} are no dates: the first is {rows[0][time_column]!r}.",

@@ -177,7 +177,7 @@ def _canary(ledger: Ledger, clock: Clock, release: Release, state: str) -> None:
         )  # fmt: skip
         release = dataclasses.replace(release, step=step, verdict=verdict, changed=clock.moment)
         ledger.put("release", API, release, event="release.step")
-        _serve(ledger, (Variant("champion", 3, 1 - share), Variant("candidate", 4, share)))
+        _serve(ledger, (Variant("champion", 3, 1 - share), Variant("candidate", 4, share)), release.id)
         for look in range(3):
             verdict = dataclasses.replace(verdict, looks=verdict.looks + look)
             ledger.append("release.look", API, verdict)
@@ -241,8 +241,8 @@ def _train(ledger: Ledger, clock: Clock, run_id: str, version: int, trigger: str
     ledger.append("scorer.prepared", "digits", proof)
 
 
-def _serve(ledger: Ledger, variants: tuple[Variant, ...]) -> None:
-    deployment = Deployment(API, "digits", Mode.online, variants, salt="5a17")
+def _serve(ledger: Ledger, variants: tuple[Variant, ...], release: str = "") -> None:
+    deployment = Deployment(API, "digits", Mode.online, variants, "5a17", release)
     known = {event.payload["version"] for event in ledger.events("worker.loaded", API)}
     ledger.put("deployment", API, deployment, event="deployment.changed")
     for version in {variant.version for variant in variants} - known:
