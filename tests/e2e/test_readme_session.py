@@ -22,13 +22,21 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("LOOPWRIGHT", "MLFLOW", "PREFECT"))}
+        self.environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("LOOPWRIGHT", "MLFLOW", "PREFECT"))
+        }
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.environment['PATH']}"
 
     def run(self, *words: str, code: int = 0) -> str:
         """Run a command and return what it printed; fail when its exit code is another."""
         done = subprocess.run(
-            words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=300, check=False
+            words,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         assert done.returncode == code, f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
@@ -67,14 +75,25 @@ def wine(shell: Shell, row: int) -> dict[str, float]:
 def test_the_session_of_the_readme(shell: Shell) -> None:
     """Train, deploy, predict, label and trace work in the order in which the README names them."""
     session = README.read_text()
-    for words in ("loopwright pipeline run pipelines:train", "loopwright deployment start wine-api", "loopwright up"):
+    for words in (
+        "loopwright pipeline run pipelines:train",
+        "loopwright deployment start wine-api",
+        "loopwright up",
+    ):
         assert words in session
     assert "completed" in shell.run("loopwright", "pipeline", "run", "pipelines:train")
     assert "wine/1" in shell.run("loopwright", "deployment", "start", "wine-api")
     shell.run("loopwright", "up", "--detach")
     assert "is running already" in shell.run("loopwright", "up")
     parts = json.loads(shell.run("loopwright", "status", "--json"))
-    assert {part["name"] for part in parts} >= {"server", "serving-1", "runner", "controller", "console", "stream"}
+    assert {part["name"] for part in parts} >= {
+        "server",
+        "serving-1",
+        "runner",
+        "controller",
+        "console",
+        "stream",
+    }
     assert {part["state"] for part in parts} == {"ready"}
     serving = next(part["url"] for part in parts if part["name"] == "serving-1")
 
@@ -124,7 +143,9 @@ def test_a_bundle_for_a_device(shell: Shell) -> None:
         (("prediction", "list", "--sql", "drop table predictions"), 2, "SELECT"),
     ],
 )
-def test_wrong_use_is_answered_with_what_is_right(shell: Shell, words: tuple[str, ...], code: int, said: str) -> None:
+def test_wrong_use_is_answered_with_what_is_right(
+    shell: Shell, words: tuple[str, ...], code: int, said: str
+) -> None:
     """Each mistake has an exit code and a message that names the value or what would be right, without a traceback."""
     out = shell.run("loopwright", *words, code=code)
     assert said in out
@@ -140,5 +161,7 @@ def test_a_broken_configuration_names_its_line(shell: Shell) -> None:
         out = shell.run("loopwright", "status", code=2)
     finally:
         path.write_text(text)
-    assert re.search(r"loopwright\.toml:\d+: unknown key 'monitor\.wine\.performanse'\. Did you mean 'performance'", out)
+    assert re.search(
+        r"loopwright\.toml:\d+: unknown key 'monitor\.wine\.performanse'\. Did you mean 'performance'", out
+    )
     assert "serving-1" in shell.run("loopwright", "status")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -338,6 +339,10 @@ def _when(project: Project, flow_run_id: str, states: set[str]) -> Any:
     return found if found.state in states else None
 
 
+def _killed_in_mlflow(project: Project, run_id: str) -> bool:
+    return tracking.get(project, run_id).status == "KILLED"
+
+
 def test_a_cancelled_run_is_stopped(
     project: Project, runner: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:
@@ -376,13 +381,9 @@ def test_runs_under_a_killed_runner_are_marked_crashed(project: Project, tmp_pat
     assert pipelines.flow_run(project, flow_run_id).state == "running", "Prefect alone does not notice"
     with running(project):
         for flow_run in (flow_run_id, alone.flow_run_id):
-            done = eventually(
-                "the verdict", lambda flow_run=flow_run: _when(project, flow_run, {"crashed"}), 40
-            )
+            done = eventually("the verdict", partial(_when, project, flow_run, {"crashed"}), 40)
             assert "killed" in done.message
-            eventually(
-                "the end in MLflow", lambda done=done: tracking.get(project, done.run_id).status == "KILLED"
-            )
+            eventually("the end in MLflow", partial(_killed_in_mlflow, project, done.run_id))
             run = record(project, done.run_id)
             assert (run.status, run.error) == ("failed", "the process was killed")
     assert list((project.run / "flows").glob("*.json")) == []

@@ -50,18 +50,25 @@ def answers(url: str) -> bool:
 
 
 def test_a_killed_part_comes_back_and_a_killed_supervisor_leaves_nothing_behind(project: Project) -> None:
-    """kill -9 of the server is repaired on the same port; after kill -9 of all, the next start goes on there."""
+    """Kill -9 of the server is repaired on the same port; after kill -9 of all, the next start goes on there."""
     parts.ensure(project, "server", wait_s=150)
     first = parts.read(project)["server"]
     assert answers(f"{first.url}/health")
 
     os.kill(first.pid, signal.SIGKILL)
-    wait_for("the restart", lambda: parts.ready(project, "server") and parts.read(project)["server"].pid != first.pid)
+    wait_for(
+        "the restart",
+        lambda: parts.ready(project, "server") and parts.read(project)["server"].pid != first.pid,
+    )
     second = parts.read(project)["server"]
     assert second.url == first.url
     assert second.restarts == 1
     ledger = Ledger.open(project)
-    assert [event.kind for event in ledger.events("part.*", "server")] == ["part.started", "part.died", "part.started"]
+    assert [event.kind for event in ledger.events("part.*", "server")] == [
+        "part.started",
+        "part.died",
+        "part.started",
+    ]
 
     boss = parts.supervisor(project)
     assert boss is not None

@@ -18,7 +18,10 @@ def demo(
     ] = None,
     drop: Annotated[str, Parameter(help="Columns to leave out, separated by commas.")] = "",
     leave: Annotated[
-        bool, Parameter(name="--exit", help="Stop everything at the end instead of waiting for Ctrl-C.", negative="")
+        bool,
+        Parameter(
+            name="--exit", help="Stop everything at the end instead of waiting for Ctrl-C.", negative=""
+        ),
     ] = False,
     report: Annotated[Path, Parameter(help="Where the report is written.")] = Path("demo-report.json"),
     folder: Annotated[

@@ -14,10 +14,11 @@ __all__ = ["page"]
 
 def page() -> str:
     """Return the page: one section per command with what its ``--help`` says."""
-    parts = ["# Commands\n\nWritten from each command's `--help` by `python -m loopwright.cli.reference`.\n"]
-    for words in _commands(app, ()):
-        parts.append(f"\n## loopwright {' '.join(words)}\n\n```text\n{_help(words)}\n```\n")
-    return "".join(parts)
+    head = "# Commands\n\nWritten from each command's `--help` by `python -m loopwright.cli.reference`.\n"
+    return head + "".join(
+        f"\n## loopwright {' '.join(words)}\n\n```text\n{_help(words)}\n```\n"
+        for words in _commands(app, ())
+    )
 
 
 def _commands(parent: cyclopts.App, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -31,9 +31,9 @@ def start(
         loopwright release start digits-api --version 4
         loopwright release start digits-api --reason "new scanner"
     """
-    from loopwright import release
+    from loopwright.release.triggers import request
 
-    made = release.request(common.open(), deployment, version=version, reason=reason, forced=force)
+    made = request(common.open(), deployment, version=version, reason=reason, forced=force)
     if common.json:
         emit(made)
         return

@@ -9,7 +9,7 @@ from typing import Any
 
 from loopwright import parts, pipelines
 from loopwright.config import Project
-from loopwright.deploy import base
+from loopwright.deploy.base import start
 from loopwright.ledger import Ledger
 from loopwright.records import ModelVersion
 
@@ -45,7 +45,7 @@ def main(order: dict[str, Any]) -> None:
         if best is None or (value > best[0]) is order["higher"]:
             best = (value, version.version)
     if order.get("deployment") and best:
-        started = base.start(project, order["deployment"], best[1])
+        started = start(project, order["deployment"], best[1])
         _say(champion=started.variants[0].version, value=best[0])
 
 

@@ -195,7 +195,7 @@ def _read(path: Path) -> tuple[list[dict[str, str]], list[str]]:
 
 def _type_of(values: list[str]) -> type[int] | type[float] | type[str]:
     """Return how a column is read, as pandas would: whole numbers with a gap are floats."""
-    kinds: tuple[type[int] | type[float], ...] = (float,) if "" in values else (int, float)
+    kinds: tuple[type[int | float], ...] = (float,) if "" in values else (int, float)
     for kind in kinds:
         try:
             for value in values:

@@ -74,7 +74,7 @@ def _links(project: Project, prediction: Prediction) -> Iterator[TraceLink]:
         yield TraceLink("model version", name, None, "", "registered by hand: nothing more is recorded of it")
         return
     version = state.read(ModelVersion)
-    yield _model(project, version)
+    yield _model(version)
     run_state = ledger.get("pipeline_run", version.run_id) if version.run_id else None
     if run_state is None:
         yield TraceLink("run", version.run_id or "-", None, "", "not a pipeline run of this project")
@@ -122,7 +122,7 @@ def _checked(kind: str, name: str, expected: str, compute: Callable[[], str], de
     return TraceLink(kind, name, True, expected, detail)
 
 
-def _model(project: Project, version: ModelVersion) -> TraceLink:
+def _model(version: ModelVersion) -> TraceLink:
     folder = Path(version.uri.removeprefix("file://"))
     if not version.digest or "://" in str(version.uri).removeprefix("file://"):
         return TraceLink("model version", version.ref, None, version.digest, f"stored at {version.uri}")

@@ -89,7 +89,8 @@ class Runner:
         self._follow()
         for child in [child for child in self.children if child.process.poll() is not None]:
             self._ended(child)
-        ours = {child.flow_run_id for child in self.children}  # one that died just now is ended in the next turn
+        # One that died just now is ended in the next turn.
+        ours = {child.flow_run_id for child in self.children}
         for entry in journal.dead(self.project):
             if entry.flow_run_id not in ours:
                 journal.bury(self.project, entry, self.ledger)

@@ -35,7 +35,7 @@ class World:
     def fired(self, rows: int, shift: float = 0.0, floor: float = 0.02) -> list[bool]:
         """Return which features fire in a window; the first one is shifted by so many standard deviations."""
         columns = [*self.numbers(rows), *self.words(rows)]
-        columns[0] = columns[0] + shift
+        columns[0] = np.add(columns[0], shift)
         found = []
         for profile, column in zip(self.profiles, columns, strict=True):
             before, now = pooled(np.asarray(profile.reference, np.int64), histogram(profile, column))
