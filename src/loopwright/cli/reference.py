@@ -16,8 +16,7 @@ def page() -> str:
     """Return the page: one section per command with what its ``--help`` says."""
     head = "# Commands\n\nWritten from each command's `--help` by `python -m loopwright.cli.reference`.\n"
     return head + "".join(
-        f"\n## loopwright {' '.join(words)}\n\n```text\n{_help(words)}\n```\n"
-        for words in _commands(app, ())
+        f"\n## loopwright {' '.join(words)}\n\n```text\n{_help(words)}\n```\n" for words in _commands(app, ())
     )
 
 
