@@ -85,8 +85,16 @@ def run(
             report.write(report_path)
         story.console.print(facts(report))
         demo.addresses(report_path)
-        if stay and report.ok:
-            story.console.print("Everything keeps running. Ctrl-C stops it.", style="bold")
+        stay = stay and report.ok
+        story.console.print(
+            "Everything keeps running. Ctrl-C stops it."
+            if stay
+            else f"Stopped now; to look around: cd {root} && loopwright up",
+            style="bold",
+            soft_wrap=True,
+            highlight=False,
+        )
+        if stay:
             with contextlib.suppress(KeyboardInterrupt):
                 demo.linger()
     return 0 if report.ok else 1
@@ -399,7 +407,11 @@ class _Demo:
         found = self._watch(patience, look)
         if found is None:
             state = self.ledger.get("release", self.scenario.deployment)
-            raise StageFailed(f"the release did not move on within {patience:.0f} s: {state and state.value}")
+            last = state.read(Release) if state else None
+            seen = f"it is in {last.state}" if last else "there is none"
+            look = self.ledger.last("release.look", self.scenario.deployment)
+            seen += f"; at the last look: {look.payload['reason']}" if look else ""
+            raise StageFailed(f"the release did not move on within {patience:.0f} s: {seen}")
         return found
 
     def _must(self, release: Release, states: set[ReleaseState]) -> None:
@@ -454,7 +466,7 @@ class _Demo:
             }
 
     def addresses(self, report_path: Path) -> None:
-        """Print where the pages are."""
+        """Print where the pages are, and the report."""
         with contextlib.suppress(LoopwrightError, AttributeError):
             server, console = parts.url(self.project, "server"), parts.url(self.project, "console")
             self.story.console.print(

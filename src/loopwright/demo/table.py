@@ -20,7 +20,7 @@ __all__ = ["Table"]
 #: The first share of the rows, in order of time, is what the first models learn from.
 HISTORY = 0.45
 #: Seconds of traffic that the rest of the rows is spread over.
-TRAFFIC_S = 240.0
+TRAFFIC_S = 300.0
 FORMATS = (
     "%Y-%m-%d",
     "%Y-%m-%d %H:%M:%S",
@@ -109,7 +109,7 @@ class Table:
         write("table", root, values)
         measured = _measure(root)
         limit = measured * 1.25 if self._regression else measured - 0.05
-        margin = measured * 0.05 if self._regression else 0.02
+        margin = measured * 0.1 if self._regression else 0.02
         write("table", root, values | {"limit": f"{limit:.4g}", "margin": f"{margin:.4g}"})
 
     def rows(self) -> Iterator[Row]:
