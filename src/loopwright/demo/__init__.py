@@ -409,8 +409,8 @@ class _Demo:
             state = self.ledger.get("release", self.scenario.deployment)
             last = state.read(Release) if state else None
             seen = f"it is in {last.state}" if last else "there is none"
-            look = self.ledger.last("release.look", self.scenario.deployment)
-            seen += f"; at the last look: {look.payload['reason']}" if look else ""
+            last_look = self.ledger.last("release.look", self.scenario.deployment)
+            seen += f"; at the last look: {last_look.payload['reason']}" if last_look else ""
             raise StageFailed(f"the release did not move on within {patience:.0f} s: {seen}")
         return found
 

@@ -225,7 +225,12 @@ class Predictor:
         loaded = [version for version, one in served.items() if had.get(version) is not one]
         self.refused = reasons
         for version, why in new.items():
-            facts = {"version": version, "worker": self.worker, "reason": why}
+            facts = {
+                "version": version,
+                "worker": self.worker,
+                "reason": why,
+                "code": refused[version].code,
+            }
             self._ledger.append("worker.refused", self.name, facts)
         for version in loaded:
             facts = {"version": version, "worker": self.worker, "runtime": served[version].scorer.runtime}

@@ -46,18 +46,18 @@ def _typed(values: NDArray[Any], kind: str) -> NDArray[Any]:
 
 
 def canary_rows(store: PredictionStore, release: Release, since: datetime, loss: str) -> Observations:
-    """Return the labelled rows that both variants answered since a moment, in the order their labels arrived."""
+    """Return the labelled rows that both variants could have answered since a moment, as their labels arrived."""
     table = store.table(deployment=release.deployment, since=since, labelled=True)
-    versions = column(table, "version")
-    chosen = np.nonzero(
-        labelled_mask(table) & ((versions == release.candidate) | (versions == release.champion))
-    )[0]
+    versions, propensity = column(table, "version"), column(table, "propensity")
+    compared = (versions == release.candidate) | (versions == release.champion)
+    # A worker that had not followed yet gave the champion every row: no part of the comparison.
+    chosen = np.nonzero(labelled_mask(table) & compared & (propensity < 1.0))[0]
     arrived = np.array(table.column("labelled_at").cast("int64").to_pylist(), np.int64)[chosen]
     ids = np.array(table.column("prediction_id").to_pylist(), str)[chosen]
     chosen = chosen[np.lexsort((ids, arrived))]
     loss_of_row = np.zeros(table.num_rows)
     loss_of_row[labelled_mask(table)] = losses(loss, labelled_rows(table))
     candidate = versions[chosen] == release.candidate
-    own = column(table, "propensity")[chosen]
+    own = propensity[chosen]
     # What is logged is the chance of the variant that answered; the candidate's is that or the rest.
     return Observations(loss_of_row[chosen], candidate, np.where(candidate, own, 1.0 - own))

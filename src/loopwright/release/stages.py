@@ -163,6 +163,10 @@ class Stages:
     def _to_step(self, seen: State, release: Release, step: int, **changes: Any) -> None:
         """Give the candidate the share of a step, then say so. A repetition publishes the same again."""
         assert release.candidate is not None
+        state = self.ledger.get("deployment", release.deployment)
+        if state is not None and (theirs := self._changed_by_hand(release, state.read(Deployment))):
+            self._end(seen, release, ReleaseState.rolled_back, theirs)
+            return
         share = release.steps[step] / 100
         variants: tuple[Variant, ...] = (Variant("candidate", release.candidate, share),)
         if release.champion is not None:
@@ -171,6 +175,7 @@ class Stages:
             self.ledger,
             self._deployment(release, variants, salt=release.id),
             cause=release.trigger_event or None,
+            expect=state.revision if state else 0,
         )
         self._put(seen, release, "release.step", step=step, **changes)
 
@@ -180,11 +185,17 @@ class Stages:
 
     def _canary(self, seen: State, release: Release) -> None:
         config = self.project.deployment(release.deployment).release
+        served = self.ledger.get("deployment", release.deployment)
+        assert served is not None
+        if theirs := self._changed_by_hand(release, served.read(Deployment)):
+            self._end(seen, release, ReleaseState.rolled_back, theirs, release.verdict)
+            return
         if refused := self._refused(release):
-            self._back(seen, release, f"no worker can serve the candidate: {refused}")
+            self._back(seen, served, release, f"no worker can serve the candidate: {refused}")
             return
         if now() - release.started > config.max_age:
-            self._back(seen, release, f"no verdict within {config.max_age}: no evidence is not success")
+            reason = f"no verdict within {config.max_age}: no evidence is not success"
+            self._back(seen, served, release, reason)
             return
         if not self._due(release.id):
             return
@@ -198,15 +209,25 @@ class Stages:
         verdict = decide(rows, margin=config.margin, alpha=config.alpha, looks=looks)
         self.ledger.append("release.look", release.deployment, verdict)
         if verdict.decision == "promote":
-            self._promote(seen, release, verdict)
+            self._promote(seen, served, release, verdict)
         elif verdict.decision == "rollback":
-            self._back(seen, release, verdict.reason, verdict)
+            self._back(seen, served, release, verdict.reason, verdict)
         elif release.step + 1 < len(release.steps) and self._enough(release, config):
             self._to_step(seen, release, release.step + 1, verdict=verdict)
 
     def _refused(self, release: Release) -> str:
+        """Return why a worker cannot serve the candidate; what passes by itself is no reason."""
         events = self.ledger.events("worker.refused", release.deployment, since=release.started, limit=100)
-        return next((e.payload["reason"] for e in events if e.payload["version"] == release.candidate), "")
+        final = (e.payload for e in events if e.payload.get("code") != "unavailable")
+        return next((facts["reason"] for facts in final if facts["version"] == release.candidate), "")
+
+    def _changed_by_hand(self, release: Release, served: Deployment) -> str:
+        """Return what somebody else has put into service meanwhile; "" while the release has the deployment."""
+        alone = len(served.variants) == 1 and served.variants[0].version == release.champion
+        if served.release == release.id or (release.state is ReleaseState.evaluating and alone):
+            return ""
+        serving = ", ".join(f"{v.name} {release.model}/{v.version}" for v in served.variants)
+        return f"the deployment was changed by hand: it serves {serving}"
 
     def _canary_since(self, release: Release) -> datetime:
         for event in self.ledger.events(
@@ -235,16 +256,23 @@ class Stages:
 
     # Ends.
 
-    def _promote(self, seen: State, release: Release, verdict: Verdict) -> None:
+    def _promote(self, seen: State, served: State, release: Release, verdict: Verdict) -> None:
         assert release.candidate is not None
         registry.set_alias(self.project, release.model, "champion", release.candidate)
-        base.publish(self.ledger, self._deployment(release, (Variant("champion", release.candidate),)))
+        self._serve_alone(served, release, release.candidate)
         self._end(seen, release, ReleaseState.promoted, verdict.reason, verdict)
 
-    def _back(self, seen: State, release: Release, reason: str, verdict: Verdict | None = None) -> None:
+    def _back(
+        self, seen: State, served: State, release: Release, reason: str, verdict: Verdict | None = None
+    ) -> None:
         if release.champion is not None:
-            base.publish(self.ledger, self._deployment(release, (Variant("champion", release.champion),)))
+            self._serve_alone(served, release, release.champion)
         self._end(seen, release, ReleaseState.rolled_back, reason, verdict or release.verdict)
+
+    def _serve_alone(self, served: State, release: Release, version: int) -> None:
+        """Give one version all rows; a change by hand since `served` was read is a `Conflict` and stays."""
+        alone = self._deployment(release, (Variant("champion", version),))
+        base.publish(self.ledger, alone, expect=served.revision)
 
     def _end(
         self, seen: State, release: Release, ended: ReleaseState, reason: str, verdict: Verdict | None = None
