@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {
-            k: v for k, v in os.environ.items() if not k.startswith(("LOOPWRIGHT", "MLFLOW", "PREFECT"))
+            k: v for k, v in os.environ.items() if not k.startswith(("LOOPWRIGHT", "MLFLOW", "PREFECT", "PYTEST"))
         }
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.environment['PATH']}"
 
@@ -40,6 +42,11 @@ class Shell:
         )
         assert done.returncode == code, f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Return what runs."""
+        found: list[dict[str, Any]] = json.loads(self.run("loopwright", "status", "--json"))
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +92,7 @@ def test_the_session_of_the_readme(shell: Shell) -> None:
     assert "wine/1" in shell.run("loopwright", "deployment", "start", "wine-api")
     shell.run("loopwright", "up", "--detach")
     assert "is running already" in shell.run("loopwright", "up")
-    parts = json.loads(shell.run("loopwright", "status", "--json"))
+    parts = shell.parts()
     assert {part["name"] for part in parts} >= {
         "server",
         "serving-1",
@@ -128,6 +135,70 @@ def test_a_bundle_for_a_device(shell: Shell) -> None:
     whole = (shell.folder / "wine.tar.gz").read_bytes()
     (shell.folder / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
     shell.run("loopwright", "edge", "verify", "cut.tar.gz", code=1)
+
+
+NOTEBOOK = """
+import mlflow
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+table = pd.read_csv("data/wine.csv")
+inputs, grower = table.drop(columns="grower"), table["grower"]
+mlflow.set_experiment("notebook")
+with mlflow.start_run():
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(inputs, grower)
+    logged = mlflow.sklearn.log_model(model, name="model", input_example=inputs.head(5))
+    print(f"#/experiments/{mlflow.active_run().info.experiment_id}/models/{logged.model_id}")
+"""
+
+
+def test_a_model_registered_with_the_button_of_mlflows_page_is_served(shell: Shell) -> None:
+    """A notebook that knows nothing of this project logs a model; one press of a button later it can be deployed."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    server = next(part["url"] for part in shell.parts() if part["name"] == "server")
+    (shell.folder / "notebook.py").write_text(NOTEBOOK)
+    shell.environment |= {"MLFLOW_TRACKING_URI": f"{server}/mlflow", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    place = re.findall(r"#/experiments/\d+/models/m-\w+", shell.run(sys.executable, "notebook.py"))[-1]
+    del shell.environment["MLFLOW_TRACKING_URI"]
+
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(f"{server}/mlflow/{place}")
+        page.get_by_role("button", name="Register model").first.click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("combobox").click()
+        page.locator(".du-bois-light-select-item-option", has_text=re.compile("^wine$")).click()
+        dialog.get_by_role("button", name="Register").click()
+        sync_api.expect(page.get_by_text("wine v")).to_be_visible()
+        if pictures := os.environ.get("LOOPWRIGHT_PICTURES"):
+            page.screenshot(path=f"{pictures}/registered.png")
+        browser.close()
+
+    (wines,) = json.loads(shell.run("loopwright", "model", "list", "--json"))
+    version = max(one["version"] for one in wines["versions"])
+    assert version == 2
+    shell.run("loopwright", "deployment", "start", "wine-api", "--version", str(version))
+    serving = next(part["url"] for part in shell.parts() if part["name"] == "serving-1")
+    eventually_served(f"{serving}/predict/wine-api", wine(shell, 1), version)
+
+
+def eventually_served(url: str, row: dict[str, float], version: int) -> None:
+    """Wait until a version answers."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        status, answer = post(url, row)
+        assert status == 200, answer
+        if answer["version"] == version:
+            assert answer["prediction"] == 0
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"version {version} does not answer")
 
 
 @pytest.mark.parametrize(
