@@ -25,7 +25,9 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {
-            k: v for k, v in os.environ.items() if not k.startswith(("LOOPWRIGHT", "MLFLOW", "PREFECT", "PYTEST"))
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("LOOPWRIGHT", "MLFLOW", "PREFECT", "PYTEST"))
         }
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.environment['PATH']}"
 

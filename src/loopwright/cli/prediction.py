@@ -30,13 +30,13 @@ def list_(
         loopwright prediction list digits-api
         loopwright prediction list --sql "select version, avg(actual = prediction) from predictions group by 1"
     """
-    from loopwright.predictions import PredictionStore
+    from loopwright.predictions import PredictionStore, rows_of
 
     query = sql or (
         "select prediction_id, at, deployment, version, variant, prediction, actual, latency_ms "
         f"from predictions order by at desc limit {int(limit)}"
     )
-    rows = PredictionStore(common.open()).query(query, deployment=deployment).to_pylist()
+    rows = rows_of(PredictionStore(common.open()).query(query, deployment=deployment))
     if common.json:
         emit(rows)
         return

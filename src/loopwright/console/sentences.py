@@ -206,7 +206,9 @@ def _decision(event: Event, links: Links) -> Said:
     record = event.read(DecisionRecord)
     tones: dict[str, Tone] = {"promoted": "good", "rolled_back": "warn", "rejected": "warn", "failed": "bad"}
     what = record.decision.replace("_", " ")
-    text = f"Decision: version {record.candidate} {what}. {_sentence(record.reason)}".strip()
+    text = _sentence(
+        f"Decision: version {record.candidate} {what}" + (f": {record.reason}" if record.reason else "")
+    )
     where = (links.run(record.run_id),) if record.run_id else ()
     return tones[record.decision], text, where
 

@@ -1,0 +1,192 @@
+"""The console as a person sees it: its own process, a real browser, a project that has a story."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from console_seed import make_project, seed
+from one_server import free_port
+
+pytestmark = pytest.mark.integration
+START_S = 60.0
+
+
+@contextlib.contextmanager
+def console(root: Path) -> Iterator[str]:
+    """Run the console of a project and return its address."""
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    log = root / "console.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "loopwright.console.app", "--port", str(port)],
+            env=environment | {"LOOPWRIGHT_PROJECT": str(root)},
+            stdout=out,
+            stderr=out,
+        )
+    url = f"http://127.0.0.1:{port}"
+    until = time.monotonic() + START_S
+    try:
+        while not _answers(url):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) in {0, -signal.SIGTERM}, log.read_text()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of a console whose project has promoted version 4."""
+    root = tmp_path_factory.mktemp("console")
+    seed(make_project(root), state="promoted")
+    with console(root) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Return a headless browser."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Visit:
+    """One page in a browser, with all that went wrong on it."""
+
+    def __init__(
+        self, browser: Any, url: str, path: str, *, scheme: str = "light", width: int = 1400
+    ) -> None:
+        self.context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+        self.page = self.context.new_page()
+        self.errors: list[str] = []
+        self.foreign: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        self.page.on("request", self._asked)
+        self._url = url
+        self.status = self.page.goto(url + path).status
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith((self._url, "data:", "blob:")):
+            self.foreign.append(request.url)
+
+    def text(self, wait_for: str) -> str:
+        """Return all that is written on the page once something is."""
+        self.page.get_by_text(wait_for).first.wait_for(timeout=20_000)
+        return str(self.page.inner_text("body"))
+
+    def close(self) -> None:
+        """Leave the page; nothing may have gone wrong on it, and nothing may have come from elsewhere."""
+        self.context.close()
+        assert self.errors == []
+        assert self.foreign == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 1400), ("light", 420)])
+def test_the_page_tells_the_story(url: str, browser: Any, scheme: str, width: int) -> None:
+    """Figures, release, alerts and what happened are there in both themes and on a narrow screen."""
+    visit = Visit(browser, url, "/model/digits-api", scheme=scheme, width=width)
+    text = visit.text("What happened")
+    for said in (
+        "Version 4 was promoted in place of version 3.",
+        "Gate met: accuracy 0.931 against 0.744 on 400 rows.",
+        "Alert opened: accuracy of digits/3 in digits-api is 0.744",
+        "Canary step 3 of 3: version 4 gets 50 %.",
+        "fired: 9 of 64 inputs",
+        "pixel_2_5",
+    ):
+        assert said in text
+    visit.page.wait_for_timeout(1500)
+    assert visit.page.locator("canvas, .chart svg").count() >= 4
+    room = visit.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert room <= 0, "the page is wider than the screen"
+    if pictures := os.environ.get("LOOPWRIGHT_PICTURES"):
+        visit.page.screenshot(path=f"{pictures}/console-{scheme}-{width}.png", full_page=True)
+    visit.close()
+
+
+def test_the_first_page_shows_all_deployments_and_the_maturity(url: str, browser: Any) -> None:
+    """Each mode has its card, with what to do where nothing has happened yet."""
+    visit = Visit(browser, url, "/")
+    text = visit.text("Models at a glance")
+    for said in (
+        "digits-api",
+        "digits-batch",
+        "digits-stream",
+        "loopwright edge bundle digits-edge",
+        "Maturity",
+    ):
+        assert said in text
+    visit.page.get_by_text("digits-api").first.click()
+    visit.page.wait_for_url("**/model/digits-api")
+    visit.close()
+
+
+def test_a_page_that_does_not_exist_names_those_that_do(url: str, browser: Any) -> None:
+    """A typo in the address is answered with 404 and the deployments that there are."""
+    visit = Visit(browser, url, "/model/digits-apo")
+    assert visit.status == 404
+    assert "digits-api" in visit.text("digits-apo")
+    visit.errors.clear()  # the browser itself reports the 404
+    visit.close()
+
+
+def test_what_the_page_shows_is_there_as_json(url: str) -> None:
+    """The JSON interface has the same figures; an unknown name is a 404 with the valid ones."""
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+        names = [card["name"] for card in client.get("/api/deployments").json()["deployments"]]
+        assert names == ["digits-api", "digits-batch", "digits-stream", "digits-edge"]
+        story = client.get("/api/deployments/digits-api").json()
+        assert story["card"]["release"]["candidate"] == 4
+        assert story["card"]["variants"] == [{"variant": "champion", "version": 4, "weight": 1.0}]
+        assert client.get("/api/maturity").json()["level"] == 0
+        unknown = client.get("/api/deployments/nothing")
+        assert unknown.status_code == 404
+        assert "digits-api" in unknown.text
+
+
+def test_news_reach_an_open_page(tmp_path: Path, browser: Any) -> None:
+    """A project without any history gets its story while somebody looks, without a reload."""
+    project = make_project(tmp_path)
+    with console(tmp_path) as url:
+        visit = Visit(browser, url, "/model/digits-api")
+        assert "loopwright pipeline run digits" in visit.text("Not in service yet.")
+        seed(project, state="quiet")
+        assert "version 3" in visit.text("Pipeline train finished in 4 steps after 8.4 s.")
+        visit.close()
+
+
+def test_the_console_stays_small(url: str) -> None:
+    """Its process holds neither MLflow nor Prefect, pandas or scikit-learn."""
+    httpx.get(f"{url}/api/deployments/digits-api", timeout=30, trust_env=False)
+    code = (
+        "import sys, loopwright.console.app, loopwright.console.refresh; "
+        "print([name for name in ('mlflow', 'prefect', 'pandas', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
