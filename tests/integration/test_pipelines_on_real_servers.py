@@ -351,15 +351,14 @@ def test_a_cancelled_run_is_stopped(
     flow_run_id = pipelines.submit(project, "pipelines:slow", {"mark": str(mark)}, trigger="test")
     eventually("the start", mark.exists)
     rest.set_state(project, flow_run_id, "CANCELLING", force=True)
-    done = eventually("the end", lambda: _final(project, flow_run_id))
-    assert done["state"]["type"] == "CANCELLED"
+    # For a moment Prefect's engine in the terminated process calls it crashed.
+    eventually("the end", lambda: _state(project, flow_run_id) == "CANCELLED", 30)
     run_id = pipelines.flow_run(project, flow_run_id).run_id
     eventually("the end in MLflow", lambda: tracking.get(project, run_id).status == "KILLED")
 
 
-def _final(project: Project, flow_run_id: str) -> Any:
-    found = rest.get_flow_run(project, flow_run_id)
-    return found if found["state"]["type"] in rest.FINAL else None
+def _state(project: Project, flow_run_id: str) -> str:
+    return str(rest.get_flow_run(project, flow_run_id)["state"]["type"])
 
 
 def test_runs_under_a_killed_runner_are_marked_crashed(project: Project, tmp_path: Path) -> None:

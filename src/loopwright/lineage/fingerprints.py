@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from loopwright.errors import InvalidInput
+
 __all__ = ["fingerprint"]
 
 
@@ -39,6 +41,11 @@ def fingerprint(table: pa.Table) -> str:
     offsets, metadata and the unit of a timestamp that fits microseconds do not. NaN counts as missing, as in pandas.
     Costs about one pass over the data (1 GB/s and core).
 
+    Raises
+    ------
+    InvalidInput
+        A column has a type without content that could be compared, such as a calendar interval or a union.
+
     Examples
     --------
     >>> table = pa.table({"x": [1.0, None], "y": ["a", "b"]})
@@ -49,24 +56,36 @@ def fingerprint(table: pa.Table) -> str:
     """
     total = hashlib.sha256(f"loopwright table 1\n{table.num_rows}\n".encode())
     for name, column in zip(table.column_names, table.columns, strict=True):
-        column = _plain(column)
-        streams = _Streams()
-        # Decided for the whole column: a chunk without gaps must hash as the same rows in a chunk with some.
-        gaps = column.null_count > 0 or _has_nan(column)
-        for chunk in column.chunks:
-            _feed(streams, "", chunk, gaps=gaps)
-        total.update(f"{name!r} {_type_name(column.type)}\n".encode())
-        total.update(streams.digest())
+        try:
+            total.update(_column(name, _plain(column)))
+        except pa.ArrowException as error:
+            raise InvalidInput(
+                f"The column {name!r} of type {column.type} has no fingerprint: {error}.",
+                valid="A column holds numbers, text, booleans, dates or lists of these.",
+            ) from error
     return total.hexdigest()
 
 
+def _column(name: str, column: pa.ChunkedArray) -> bytes:
+    streams = _Streams()
+    if pa.types.is_nested(column.type):
+        # The unit of nested timestamps is decided once for all rows.
+        column = pa.chunked_array([column.combine_chunks()], type=column.type)
+    # Decided for the whole column: a chunk without gaps must hash as the same rows in a chunk with some.
+    gaps = column.null_count > 0 or _has_nan(column)
+    for chunk in column.chunks:
+        _feed(streams, "", chunk, gaps=gaps)
+    return f"{name!r} {_type_name(column.type)}\n".encode() + streams.digest()
+
+
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Undo encodings that carry no content: dictionaries, views, and units of time finer than needed."""
+    """Undo encodings that carry no content: dictionaries, views, and units of time that a file would change."""
     kind = column.type
-    if isinstance(kind, pa.ExtensionType):
+    if isinstance(kind, pa.BaseExtensionType):  # Arrow's own, such as UUIDs, are no `pa.ExtensionType`
         return _plain(pa.chunked_array([chunk.storage for chunk in column.chunks], type=kind.storage_type))
     if pa.types.is_dictionary(kind):
-        return _plain(column.cast(kind.value_type))
+        values = [chunk.dictionary.take(chunk.indices) for chunk in column.chunks]
+        return _plain(pa.chunked_array(values, type=kind.value_type))
     if pa.types.is_run_end_encoded(kind):
         return _plain(pc.run_end_decode(column))
     if pa.types.is_string(kind) or pa.types.is_string_view(kind):
@@ -74,20 +93,28 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_binary(kind) or pa.types.is_binary_view(kind):
         return column.cast(pa.large_binary())
     if pa.types.is_timestamp(kind) and kind.unit != "us":
-        return _microseconds(column)
+        # Parquet has no seconds: years that fit neither are kept as milliseconds.
+        return _cast(column, [pa.timestamp(unit, tz=kind.tz) for unit in ("us", "ms")[: 1 + (kind.unit == "s")]])
+    if pa.types.is_date64(kind):
+        return _cast(column, [pa.date32()])
+    if kind == pa.time32("s"):
+        return _cast(column, [pa.time32("ms")])
     return column
 
 
-def _microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        return column.cast(pa.timestamp("us", tz=column.type.tz))
-    except pa.ArrowInvalid:  # nanoseconds that matter, or years that do not fit: the unit is then content
-        return column
+def _cast(column: pa.ChunkedArray, kinds: list[pa.DataType]) -> pa.ChunkedArray:
+    """Return a column as the first of some types that holds it, or else as it is: the unit is then content."""
+    for kind in kinds:
+        try:
+            return column.cast(kind)
+        except pa.ArrowInvalid:  # nanoseconds that matter, or years that do not fit
+            continue
+    return column
 
 
 def _type_name(kind: pa.DataType) -> str:
     """Name a type without what files change: the names of list items, 64-bit offsets, encodings."""
-    if isinstance(kind, pa.ExtensionType):
+    if isinstance(kind, pa.BaseExtensionType):
         return _type_name(kind.storage_type)
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind) or _is_list(kind):
         inner = _type_name(kind.value_type)
@@ -100,7 +127,13 @@ def _type_name(kind: pa.DataType) -> str:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    kinds = (
+        pa.types.is_list,
+        pa.types.is_large_list,
+        pa.types.is_fixed_size_list,
+        pa.types.is_list_view,
+        pa.types.is_large_list_view,
+    )
     return any(is_kind(kind) for is_kind in kinds)
 
 
@@ -155,7 +188,10 @@ def _feed_numbers(streams: _Streams, path: str, array: pa.Array) -> None:
     if pa.types.is_temporal(kind):
         array = array.view(pa.int32() if kind.bit_width == 32 else pa.int64())
     filled = pc.fill_null(array, 0) if array.null_count else array
-    streams.feed(path, np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)))
+    values = np.ascontiguousarray(filled.to_numpy(zero_copy_only=False))
+    if values.dtype == object:  # addresses of objects, another in each process
+        raise pa.ArrowNotImplementedError("its values are no numbers")
+    streams.feed(path, values)
 
 
 def _feed_nested(streams: _Streams, path: str, array: pa.Array) -> None:

@@ -176,8 +176,9 @@ class Runner:
         code = child.process.returncode
         lines = _tail(child.log)
         rest.log(self.project, child.flow_run_id, lines, datetime.now(UTC))
-        if child.cancelled:
-            rest.end(self.project, child.flow_run_id, "CANCELLED", "Cancelled.")
+        if child.cancelled and code != 0:
+            # The process itself may have said that it crashed, because it was terminated: that was we.
+            rest.set_state(self.project, child.flow_run_id, "CANCELLED", "Cancelled.", force=True)
         elif code == 0 and not child.served.reports:
             rest.end(self.project, child.flow_run_id, "COMPLETED", lines[-1] if lines else "")
         elif code > 0 and not child.served.reports:
