@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["code_digest", "code_digest_in"]
+__all__ = ["code_digest", "digests_in"]
 
 
 def code_digest(function: Callable[..., Any]) -> str:
@@ -21,12 +21,17 @@ def code_digest(function: Callable[..., Any]) -> str:
     return _digest(ast.parse(source).body[0])
 
 
-def code_digest_in(source: str, name: str) -> str:
-    """Return the digest of the function called `name` in a module's text; empty when it is not there."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
-            return _digest(node)
-    return ""
+def digests_in(source: str) -> dict[str, list[str]]:
+    """Return the digests of all functions in a module's text by their names; empty when it is no Python."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return {}
+    found: dict[str, list[str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.setdefault(node.name, []).append(_digest(node))
+    return found
 
 
 def _digest(node: ast.AST) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import stat
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -20,6 +22,12 @@ __all__ = ["Environment", "capture", "git", "keep", "keep_text", "stored"]
 _LARGEST = 1_000_000
 _MOST_FILES = 200
 _GIT_TIMEOUT_S = 20.0
+#: The tree without files, which git knows everywhere: before the first commit all is new.
+_NOTHING = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+#: The whole repository counts, not only the project's folder in it; our own state never does.
+_PATHS = (":/", f":(exclude){STATE}")
+#: A patch that ``git apply`` takes, whatever the user's own settings and attributes say.
+_PATCH = ("--no-ext-diff", "--no-textconv", "--no-color", "--binary", "--src-prefix=a/", "--dst-prefix=b/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,7 @@ class Environment:
     """The surroundings of one run.
 
     `git_commit` is empty outside of a git repository or before its first commit. `diff` holds what was not committed,
-    new files included, in a form that ``git apply`` takes. `lock` is the text of `uv.lock`, or the installed
+    new files included, in a form that ``git apply`` takes; bytes that are no UTF-8 are escaped as surrogates. `lock` is the text of `uv.lock`, or the installed
     distributions, one ``name==version`` a line. Digests are SHA-256; `diff_digest` is empty when nothing differs.
     """
 
@@ -83,30 +91,30 @@ def keep_text(path: Path, text: str) -> Path:
     """Write a file that is named by its content, unless it is there, and return its path."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(text.encode())
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+        temporary.write_bytes(_bytes(text))
         temporary.replace(path)
     return path
 
 
-def git(folder: Path, *arguments: str) -> str | None:
-    """Return the output of a git command, or None where it fails or there is no git."""
+def git(folder: Path, *arguments: str, errors: str = "replace") -> str | None:
+    """Return the output of a git command, or None where it fails or there is no git.
+
+    `errors` says what becomes of bytes that are no UTF-8, as in `bytes.decode`.
+    """
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, timeout=_GIT_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+    return done.stdout.decode(errors=errors) if done.returncode == 0 else None
 
 
 def _git_state(root: Path) -> tuple[str, bool, list[str]]:
     """Return the commit, whether anything differs from it, and the new files. One call of git for all three."""
-    # The whole repository counts, not only the project's folder in it; our own state never does.
-    paths = (":/", f":(exclude){STATE}")
-    status = git(
-        root, "--no-optional-locks", "status", "--porcelain=v2", "--branch", "-z", "-uall", "--", *paths
-    )
+    command = ("--no-optional-locks", "status", "--porcelain=v2", "--branch", "-z", "-uall", "--", *_PATHS)
+    status = git(root, *command, errors="surrogateescape")
     if status is None:
         return "", False, []
     entries = [entry for entry in status.split("\0") if entry]
@@ -117,32 +125,47 @@ def _git_state(root: Path) -> tuple[str, bool, list[str]]:
 
 
 def _diff(root: Path, commit: str, new_files: list[str]) -> str:
-    tracked = git(root, "diff", "--no-ext-diff", "--no-color", "--binary", "HEAD") if commit else ""
+    # Text in other encodings than UTF-8 passes through as it is, or the patch would not fit the file.
+    tracked = git(root, "diff", *_PATCH, commit or _NOTHING, "--", *_PATHS, errors="surrogateescape")
     top = Path((git(root, "rev-parse", "--show-toplevel") or str(root)).strip()) if new_files else root
     kept = "".join(_as_new(top, name) for name in new_files[:_MOST_FILES])
     return (
         (tracked or "")
         + kept
-        + "".join(f"# new file, not kept: {name}\n" for name in new_files[_MOST_FILES:])
+        + "".join(f"# new file, not kept: {name!r}\n" for name in new_files[_MOST_FILES:])
     )
 
 
 def _as_new(top: Path, name: str) -> str:
     """Return a new file as a patch; one that is large or no text is only named, with its size."""
+    path, size, text = top / name, -1, "\0"
     try:
-        size = (top / name).stat().st_size
-        text = (top / name).read_bytes().decode() if size <= _LARGEST else "\0"
+        facts = path.lstat()
+        size, mode = facts.st_size, _mode(facts.st_mode)
+        if stat.S_ISLNK(facts.st_mode):
+            text = str(path.readlink())
+        elif size <= _LARGEST:
+            text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError):
-        size, text = -1, "\0"
-    if "\0" in text:
-        return f"# new file, not kept: {name}" + (f", {size} bytes\n" if size >= 0 else "\n")
-    lines = text.splitlines(keepends=True)
-    head = f"diff --git a/{name} b/{name}\nnew file mode 100644\n"
-    if not lines:
+        text = "\0"
+    # A patch has other names, and all that is no text, in notations of their own.
+    if "\0" in text or any(letter in '"\\' or ord(letter) < 32 for letter in name):
+        return f"# new file, not kept: {name!r}" + (f", {size} bytes\n" if size >= 0 else "\n")
+    head = f"diff --git a/{name} b/{name}\nnew file mode {mode}\n"
+    if not text:
         return head
-    end = "" if lines[-1].endswith("\n") else "\n\\ No newline at end of file\n"
-    body = "".join(f"+{line}" for line in lines)
-    return f"{head}--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(lines)} @@\n{body}{end}"
+    # Only this byte ends a line for git; `splitlines` knows ten more.
+    lines = text.removesuffix("\n").split("\n")
+    end = "" if text.endswith("\n") else "\\ No newline at end of file\n"
+    body = "".join(f"+{line}\n" for line in lines)
+    tab = "\t" if " " in name else ""  # without it the name would end at the space
+    return f"{head}--- /dev/null\n+++ b/{name}{tab}\n@@ -0,0 +1,{len(lines)} @@\n{body}{end}"
+
+
+def _mode(mode: int) -> str:
+    if stat.S_ISLNK(mode):
+        return "120000"
+    return "100755" if mode & stat.S_IXUSR else "100644"
 
 
 def _lock(root: Path) -> tuple[str, str]:
@@ -155,7 +178,7 @@ def _lock(root: Path) -> tuple[str, str]:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, _mtime_ns: int, _size: int) -> str:
-    return path.read_bytes().decode(errors="replace")
+    return path.read_bytes().decode(errors="surrogateescape")
 
 
 @cache
@@ -173,4 +196,8 @@ def _installed() -> str:
 
 @lru_cache(maxsize=4)
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_bytes(text)).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")

@@ -68,12 +68,12 @@ def fingerprint(table: pa.Table) -> str:
 
 def _column(name: str, column: pa.ChunkedArray) -> bytes:
     streams = _Streams()
-    if pa.types.is_nested(column.type):
+    if pa.types.is_nested(column.type) and "timestamp" in str(column.type):
         # The unit of nested timestamps is decided once for all rows.
         column = pa.chunked_array([column.combine_chunks()], type=column.type)
     # Decided for the whole column: a chunk without gaps must hash as the same rows in a chunk with some.
     gaps = column.null_count > 0 or _has_nan(column)
-    for chunk in column.chunks:
+    for chunk in column.chunks or [column.combine_chunks()]:  # no rows are one empty chunk, or none
         _feed(streams, "", chunk, gaps=gaps)
     return f"{name!r} {_type_name(column.type)}\n".encode() + streams.digest()
 
@@ -94,7 +94,9 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.large_binary())
     if pa.types.is_timestamp(kind) and kind.unit != "us":
         # Parquet has no seconds: years that fit neither are kept as milliseconds.
-        return _cast(column, [pa.timestamp(unit, tz=kind.tz) for unit in ("us", "ms")[: 1 + (kind.unit == "s")]])
+        return _cast(
+            column, [pa.timestamp(unit, tz=kind.tz) for unit in ("us", "ms")[: 1 + (kind.unit == "s")]]
+        )
     if pa.types.is_date64(kind):
         return _cast(column, [pa.date32()])
     if kind == pa.time32("s"):
@@ -112,18 +114,32 @@ def _cast(column: pa.ChunkedArray, kinds: list[pa.DataType]) -> pa.ChunkedArray:
     return column
 
 
-def _type_name(kind: pa.DataType) -> str:
-    """Name a type without what files change: the names of list items, 64-bit offsets, encodings."""
+def _type_name(kind: pa.DataType, *, nested: bool = False) -> str:
+    """Name a type without what files change: the names of list items, 64-bit offsets, encodings.
+
+    The unit of nested timestamps is named where their values are fed.
+    """
     if isinstance(kind, pa.BaseExtensionType):
-        return _type_name(kind.storage_type)
+        return _type_name(kind.storage_type, nested=nested)
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind) or _is_list(kind):
-        inner = _type_name(kind.value_type)
+        inner = _type_name(kind.value_type, nested=nested or _is_list(kind))
         return f"list<{inner}>" if _is_list(kind) else inner
     if pa.types.is_map(kind):
-        return f"map<{_type_name(kind.key_type)}, {_type_name(kind.item_type)}>"
+        return f"map<{_type_name(kind.key_type, nested=True)}, {_type_name(kind.item_type, nested=True)}>"
     if pa.types.is_struct(kind):
-        return f"struct<{', '.join(f'{field.name!r}: {_type_name(field.type)}' for field in kind)}>"
+        names = (f"{field.name!r}: {_type_name(field.type, nested=True)}" for field in kind)
+        return f"struct<{', '.join(names)}>"
+    if nested and pa.types.is_temporal(kind):
+        return _nested_time(kind)
     return str(kind).removeprefix("large_").removesuffix("_view")
+
+
+def _nested_time(kind: pa.DataType) -> str:
+    if pa.types.is_timestamp(kind):
+        return f"timestamp[{kind.tz or ''}]"
+    if pa.types.is_date(kind):
+        return str(pa.date32())
+    return str(pa.time32("ms") if pa.types.is_time32(kind) else kind)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -211,5 +227,7 @@ def _feed_nested(streams: _Streams, path: str, array: pa.Array) -> None:
 def _feed_child(streams: _Streams, path: str, array: pa.Array) -> None:
     # Inside lists and structs each chunk would have to know the others' gaps: always write them down there.
     column = _plain(pa.chunked_array([array]))
+    if pa.types.is_timestamp(column.type):
+        path = f"{path} {column.type.unit}"
     for chunk in column.chunks:
         _feed(streams, path, chunk, gaps=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -85,17 +86,34 @@ def _note(project: Project, ref: DatasetRef) -> DatasetRef:
 
 
 def _write(table: pa.Table, path: Path, name: str) -> None:
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(_writable(table), temporary, compression="zstd")
         temporary.replace(path)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InvalidInput(f"The dataset {name!r} cannot be kept as Parquet: {error}.") from error
+        raise InvalidInput(
+            f"The dataset {name!r} cannot be kept as Parquet: {error}.",
+            valid="A column holds numbers, text, booleans, dates or lists of these.",
+        ) from error
     except OSError as error:
         raise Denied(f"{path} cannot be written: {error}.", hint=f"ls -ld {path.parent}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _writable(table: pa.Table) -> pa.Table:
+    """Return a table with the same content in types that Parquet gives back."""
+    for index, field in enumerate(table.schema):
+        kind, column = field.type, table.column(index)
+        if pa.types.is_dictionary(kind) and isinstance(kind.value_type, pa.BaseExtensionType):
+            # Categories that are intervals, for instance, as pandas.cut makes them.
+            values = [chunk.dictionary.take(chunk.indices) for chunk in column.chunks]
+            table = table.set_column(index, field.name, pa.chunked_array(values, type=kind.value_type))
+        elif pa.types.is_fixed_size_list(kind):
+            # A missing list of fixed size can be written but not read.
+            table = table.set_column(index, field.name, column.cast(pa.large_list(kind.value_type)))
+    return table
 
 
 def read_snapshot(project: Project, digest: str) -> pa.Table:
@@ -109,14 +127,18 @@ def read_snapshot(project: Project, digest: str) -> pa.Table:
         The file cannot be read, or its content has another fingerprint.
     """
     path = path_of(project, digest)
-    hint = "run the pipeline again to take a new snapshot"
+    again = "run the pipeline again to take a new snapshot"
     if not path.is_file():
-        raise NotFound(f"There is no snapshot of the dataset {digest[:16]}: {path} is missing.", hint=hint)
+        raise NotFound(f"There is no snapshot of the dataset {digest[:16]}: {path} is missing.", hint=again)
+    # A file that is there is not written a second time.
+    hint = f"rm {path}, then {again}"
     try:
         table = pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
+        # Damaged offsets and indices point outside of the file's data: hashing would follow them.
+        table.validate(full=True)
+        found = fingerprint(table)
+    except (pa.ArrowException, OSError, ValueError, InvalidInput) as error:
         raise Damaged(f"The snapshot {path} cannot be read: {error}.", hint=hint, digest=digest) from error
-    found = fingerprint(table)
     if found != digest:
         raise Damaged(
             f"The snapshot {path} has the fingerprint {found[:16]}, not {digest[:16]}.",

@@ -80,7 +80,7 @@ def table_from(frame: Any, name: str = "") -> pa.Table:
         frame = frame.set_axis([str(label) for label in frame.columns], axis=1)
     try:
         return pa.Table.from_pandas(frame, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError) as error:
         raise InvalidInput(
             f"The dataset {name!r} cannot be kept: {error.args[0] if error.args else error}",
             valid="A column holds values of one type: numbers, text, booleans, dates or lists of these.",

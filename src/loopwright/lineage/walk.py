@@ -9,7 +9,7 @@ from pathlib import Path
 from loopwright.config import Project
 from loopwright.errors import Damaged, NotFound
 from loopwright.ledger import Ledger
-from loopwright.lineage.code import code_digest_in
+from loopwright.lineage.code import digests_in
 from loopwright.lineage.digests import digest_of, file_digest
 from loopwright.lineage.environment import git, stored
 from loopwright.lineage.snapshots import read_snapshot
@@ -20,7 +20,10 @@ __all__ = ["Trace", "TraceLink", "trace"]
 
 @dataclass(frozen=True, slots=True)
 class TraceLink:
-    """One link: `ok` is True when its hash was computed again and holds, False when not, None when unknown."""
+    """One link: `ok` is True when its hash was computed again and holds, False when not, None when unknown.
+
+    A source file may change after it was read: its link is then None, for the snapshot has the content of then.
+    """
 
     kind: str
     name: str
@@ -54,11 +57,14 @@ def trace(project: Project, prediction_id: str) -> Trace:
 
     Ids.open(project).check(prediction_id)
     prediction = PredictionStore(project).find(prediction_id)
-    return Trace(prediction_id, tuple(_links(project, prediction)))
-
-
-def _links(project: Project, prediction: Prediction) -> Iterator[TraceLink]:
     ledger = Ledger.open(project)
+    try:
+        return Trace(prediction_id, tuple(_links(project, ledger, prediction)))
+    finally:
+        ledger.close()
+
+
+def _links(project: Project, ledger: Ledger, prediction: Prediction) -> Iterator[TraceLink]:
     actual = "no label yet" if prediction.actual is None else f"label {prediction.actual}"
     yield TraceLink(
         "prediction",
@@ -96,6 +102,8 @@ def _links(project: Project, prediction: Prediction) -> Iterator[TraceLink]:
         yield _step(project, run, step)
     for dataset in run.datasets:
         yield _snapshot(project, "dataset snapshot", dataset)
+    if version.training and version.training.digest not in {dataset.digest for dataset in run.datasets}:
+        yield _snapshot(project, "training data", version.training)
     for dataset in run.datasets:
         if dataset.source_digest:
             yield _source(project, dataset)
@@ -150,6 +158,8 @@ def _code(project: Project, run: PipelineRun) -> Iterator[TraceLink]:
 
 
 def _lock(project: Project, run: PipelineRun) -> TraceLink:
+    if not run.lock_digest:
+        return TraceLink("packages", f"Python {run.python}", None, "", "the run has no lock")
     path = stored(project, run.lock_digest, "lock")
     return _checked(
         "packages",
@@ -167,18 +177,18 @@ def _step(project: Project, run: PipelineRun, step: StepRun) -> TraceLink:
     text = git(project.root, "show", f"{run.git_commit}:./{module}") if run.git_commit else None
     if text is None or not step.code_digest:
         return TraceLink("step", step.name, None, step.code_digest, f"{moved}; its source is not in a commit")
-    found = code_digest_in(text, step.name)
-    if found == step.code_digest:
-        return TraceLink(
-            "step", step.name, True, step.code_digest, f"{moved}; its code is that of the commit"
-        )
-    if run.diff_digest:
-        return TraceLink(
-            "step", step.name, None, step.code_digest, f"{moved}; changed since the commit, see above"
-        )
-    return TraceLink(
-        "step", step.name, False, step.code_digest, f"{moved}; the commit has other code under this name"
-    )
+    functions = digests_in(text)
+    ok: bool | None
+    # A step may have another name than its function.
+    if any(step.code_digest in digests for digests in functions.values()):
+        ok, detail = True, "its code is that of the commit"
+    elif run.diff_digest:
+        ok, detail = None, "changed since the commit, see above"
+    elif step.name in functions:
+        ok, detail = False, "the commit has other code under this name"
+    else:
+        ok, detail = None, "its function is not in the pipeline's module"
+    return TraceLink("step", step.name, ok, step.code_digest, f"{moved}; {detail}")
 
 
 def _snapshot(project: Project, kind: str, dataset: DatasetRef) -> TraceLink:
@@ -197,7 +207,10 @@ def _source(project: Project, dataset: DatasetRef) -> TraceLink:
         return TraceLink(
             "source file", dataset.source, None, dataset.source_digest, "gone; the snapshot has its content"
         )
-    found = file_digest(path)
+    try:
+        found = file_digest(path)
+    except OSError as error:
+        return TraceLink("source file", dataset.source, None, dataset.source_digest, str(error))
     if found != dataset.source_digest:
         detail = "changed since it was read; the snapshot has its content of then"
         return TraceLink("source file", dataset.source, None, dataset.source_digest, detail)

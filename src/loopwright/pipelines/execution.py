@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,8 @@ from loopwright.tracking.active import Tracked, begin
 __all__ = ["Done", "execute", "run"]
 
 _ledgers: dict[str, Ledger] = {}
+#: Starts no thread before the first pipeline runs.
+_describing = ThreadPoolExecutor(4, thread_name_prefix="describe-run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Execution:
         self._cause: BaseException | None = None
         self._started = time.perf_counter()
         self._tracked: Tracked | None = None
+        self._described: Future[None] | None = None
         self._ended = False
 
     def run(self, flow_run_id: str) -> Done:
@@ -132,15 +136,21 @@ class Execution:
         self.record = dataclasses.replace(self.record, flow_run_id=flow_run_id)
         journal.write(self.project, flow_run_id, self._tracked.run_id)
         self._save("pipeline.started")
-        self._tracked.log(self.parameters, {"prefect.flow_run_id": flow_run_id})
-        self._tracked.keep(_environment_files(self.project, self.environment))
+        # MLflow takes this in while the first step works already.
+        self._described = _describing.submit(self._describe, self._tracked, flow_run_id)
         try:
             value = self.pipeline.function(**self.parameters)
+            self._described.result()
         except BaseException as error:
             self._fail(error)
             raise
         self._complete(value)
         return value
+
+    def _describe(self, tracked: Tracked, flow_run_id: str) -> None:
+        """Write parameters, the flow run's id and the environment into the MLflow run."""
+        tracked.log(self.parameters, {"prefect.flow_run_id": flow_run_id})
+        tracked.keep(_environment_files(self.project, self.environment))
 
     def call(self, step: Step[Any, Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Run a step of this pipeline as a Prefect task and write down what went in and came out."""
@@ -236,6 +246,8 @@ class Execution:
             self._cause = error
         self._end("failed", f"{self._place()}{type(error).__name__}: {error}"[:2000])
         assert self._tracked is not None
+        if self._described is not None:
+            wait((self._described,))
         # When MLflow is gone too, the journal keeps the run until the runner can end it.
         with contextlib.suppress(Unavailable):
             self._tracked.end("FAILED" if isinstance(error, Exception) else "KILLED")
