@@ -53,7 +53,6 @@ def test_outside_of_git_there_is_no_commit(project: Project) -> None:
 def test_a_clean_repository_has_its_commit_and_no_diff(project: Project) -> None:
     """The commit is named in full; what the project itself keeps in its state folder is no change."""
     top = repository(project)
-    project.state.mkdir()
     (project.state / "ledger.db").write_text("state")
     found = capture(project)
     assert found.git_commit == git(top, "rev-parse", "HEAD")
