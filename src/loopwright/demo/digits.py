@@ -54,7 +54,8 @@ class Digits:
         path.parent.mkdir(parents=True, exist_ok=True)
         names = [*_names(), "digit"]
         history = self._parts["history"]
-        table = np.column_stack([self._images[history].reshape(len(history), -1), self._digits[history]])
+        scans = np.stack([self._scan(image).ravel() for image in self._images[history]])
+        table = np.column_stack([scans, self._digits[history]])
         np.savetxt(
             path, table, fmt=["%.1f"] * 64 + ["%d"], delimiter=",", header=",".join(names), comments=""
         )

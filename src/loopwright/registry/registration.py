@@ -42,6 +42,7 @@ def register(
     target: str | None = None,
     project: Project | None = None,
     metrics: Mapping[str, float] | None = None,
+    reference: pd.DataFrame | None = None,
 ) -> ModelVersion:
     """Register a fitted model with the table it was fitted on.
 
@@ -64,6 +65,9 @@ def register(
     metrics
         Metrics of this model, such as ``{"accuracy": 0.97}`` on rows held out. They are logged to the run and go
         before the metrics on the training rows.
+    reference
+        The rows that drift is measured against, by default the training rows: the newest of them, for a model that
+        learned from old and new rows and will only see new ones. Columns as in `table`.
 
     Returns
     -------
@@ -79,11 +83,13 @@ def register(
     """
     project = project or Project.find()
     frame = _frame(table)
-    described = describe(model, frame, _target(project, name, model, frame, target))
+    wanted = _target(project, name, model, frame, target)
+    described = describe(model, frame, wanted)
+    expected = described if reference is None else describe(model, _frame(reference), wanted)
     parts.connect(project)
     training = _snapshot(project, name, described)
     with tempfile.TemporaryDirectory(prefix="loopwright-") as folder, _run(project) as run_id:
-        files = write_extra_files(Path(folder), described, training, metrics or {})
+        files = write_extra_files(Path(folder), described, training, metrics or {}, expected)
         model_id = _log(run_id, model, described, files)
         _annotate(run_id, training, metrics or {})
         facts = rest.create_version(project, name, f"models:/{model_id}", run_id, model_id)
@@ -170,17 +176,22 @@ def _experiment(project: Project, client: Any) -> str:
 
 
 def write_extra_files(
-    folder: Path, described: Description, training: DatasetRef, metrics: Mapping[str, float]
+    folder: Path,
+    described: Description,
+    training: DatasetRef,
+    metrics: Mapping[str, float],
+    expected: Description | None = None,
 ) -> list[str]:
-    """Write what is stored beside the model: signature and layout, profile, replay rows."""
+    """Write what is stored beside the model: signature and layout, profile of the expected rows, replay rows."""
     import msgspec
     import pyarrow.parquet as pq
 
     signature = described.signature
+    expected = expected or described
     profile = profile_of(
-        described.columns,
+        expected.columns,
         signature,
-        described.prediction,
+        expected.prediction,
         performance=described.performance() | {key: float(value) for key, value in metrics.items()},
         dataset=training.digest,
     )
