@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["DTYPES", "arrays_of", "column_of", "missing", "table_of"]
+__all__ = ["DTYPES", "arrays_of", "arrow_types", "column_of", "missing", "table_of"]
 
 #: What an array of each column type is made of. Text is an object array of `str`, with None for missing.
 DTYPES: dict[str, Any] = {
@@ -28,7 +28,8 @@ DTYPES: dict[str, Any] = {
 }
 
 
-def _arrow_types() -> dict[str, pa.DataType]:
+def arrow_types() -> dict[str, pa.DataType]:
+    """Return the Arrow type of each column type."""
     import pyarrow as pa
 
     return {
@@ -122,7 +123,7 @@ def _array(column: Column, values: pa.ChunkedArray) -> NDArray[Any]:
             valid="The model was trained without any there.",
             field=column.name,
         )
-    wanted = _arrow_types()[column.type]
+    wanted = arrow_types()[column.type]
     try:
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
@@ -168,7 +169,7 @@ def table_of(arrays: Mapping[str, NDArray[Any]], inputs: Sequence[Column]) -> pa
     """Return arrays as an Arrow table, the reverse of `arrays_of`."""
     import pyarrow as pa
 
-    types = _arrow_types()
+    types = arrow_types()
     columns = []
     for column in inputs:
         values, wanted = arrays[column.name], types[column.type]

@@ -12,19 +12,11 @@ from loopwright.monitor.base import column, labelled_mask, labelled_rows
 from loopwright.monitor.metrics import losses
 from loopwright.predictions import PredictionStore
 from loopwright.records import Release, Signature
+from loopwright.registry.columns import DTYPES
 from loopwright.release.gate import Held
 from loopwright.release.sequential import Observations
 
 __all__ = ["canary_rows", "held_rows"]
-
-_DTYPES: dict[str, Any] = {
-    "boolean": np.bool_,
-    "integer": np.int32,
-    "long": np.int64,
-    "float": np.float32,
-    "double": np.float64,
-    "datetime": "datetime64[us]",
-}
 
 
 def held_rows(store: PredictionStore, deployment: str, signature: Signature, newest: int) -> Held:
@@ -42,7 +34,7 @@ def held_rows(store: PredictionStore, deployment: str, signature: Signature, new
 
 
 def _typed(values: NDArray[Any], kind: str) -> NDArray[Any]:
-    return values if kind == "string" else values.astype(_DTYPES[kind])
+    return values if kind == "string" else values.astype(DTYPES[kind])
 
 
 def canary_rows(store: PredictionStore, release: Release, since: datetime, loss: str) -> Observations:

@@ -11,19 +11,11 @@ from numpy.typing import NDArray
 
 from loopwright.errors import SchemaMismatch
 from loopwright.records import Column, Signature
-from loopwright.registry.columns import missing
+from loopwright.registry.columns import arrow_types, missing
 
 __all__ = ["to_columns"]
 
-_TYPES = {
-    "boolean": pa.bool_(),
-    "integer": pa.int32(),
-    "long": pa.int64(),
-    "float": pa.float32(),
-    "double": pa.float64(),
-    "string": pa.string(),
-    "datetime": pa.timestamp("us"),
-}
+_TYPES = arrow_types()
 
 
 def to_columns(rows: pa.RecordBatch, signature: Signature, first: int, where: str) -> dict[str, NDArray[Any]]:
