@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from console_seed import make_project, seed
 from one_server import free_port
 
 pytestmark = pytest.mark.integration
 START_S = 60.0
+#: Where the pages of MLflow and Prefect are said to be; nothing is asked there.
+SERVER = "http://127.0.0.1:9"
 
 
 @contextlib.contextmanager
@@ -29,7 +32,9 @@ def console(root: Path) -> Iterator[str]:
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "loopwright.console.app", "--port", str(port)],
-            env=environment | {"LOOPWRIGHT_PROJECT": str(root)},
+            env=environment
+            | {"LOOPWRIGHT_PROJECT": str(root), "MLFLOW_TRACKING_URI": f"{SERVER}/mlflow"}
+            | {"PREFECT_API_URL": f"{SERVER}/prefect/api"},
             stdout=out,
             stderr=out,
         )
@@ -43,7 +48,7 @@ def console(root: Path) -> Iterator[str]:
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) in {0, -signal.SIGTERM}, log.read_text()
+        assert process.wait(10) == 0, log.read_text()
 
 
 def _answers(url: str) -> bool:
@@ -100,6 +105,11 @@ class Visit:
         self.page.get_by_text(wait_for).first.wait_for(timeout=20_000)
         return str(self.page.inner_text("body"))
 
+    def links(self, name: str) -> list[str]:
+        """Return where the links of a labelled part of the page lead."""
+        links = self.page.get_by_label(name).locator("a")
+        return list(links.evaluate_all("all => all.map(one => one.href)"))
+
     def close(self) -> None:
         """Leave the page; nothing may have gone wrong on it, and nothing may have come from elsewhere."""
         self.context.close()
@@ -107,7 +117,8 @@ class Visit:
         assert self.foreign == []
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 1400), ("light", 420)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 420])
 def test_the_page_tells_the_story(url: str, browser: Any, scheme: str, width: int) -> None:
     """Figures, release, alerts and what happened are there in both themes and on a narrow screen."""
     visit = Visit(browser, url, "/model/digits-api", scheme=scheme, width=width)
@@ -117,10 +128,25 @@ def test_the_page_tells_the_story(url: str, browser: Any, scheme: str, width: in
         "Gate met: accuracy 0.931 against 0.744 on 400 rows.",
         "Alert opened: accuracy of digits/3 in digits-api is 0.744",
         "Canary step 3 of 3: version 4 gets 50 %.",
-        "fired: 9 of 64 inputs",
+        "fired: 0 of 64 inputs",
+        "p99",
+        "version 4, ",
+        "/api/deployments/digits-api",
         "pixel_2_5",
     ):
         assert said in text
+    run = f"{SERVER}/mlflow/#/runs/{'2e' * 16}"
+    flow = f"{SERVER}/prefect/runs/flow-run/9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d"
+    assert visit.links("Pages about this model") == [
+        f"{SERVER}/mlflow/#/models/digits",
+        f"{SERVER}/mlflow/#/models/digits/versions/4",
+        run,
+        flow,
+    ]
+    rate = float(visit.page.locator("[data-field=per_s]").inner_text())
+    assert 0 <= rate < 25
+    finished = visit.page.locator("li", has_text="Pipeline train finished").first
+    assert finished.locator("a").evaluate_all("all => all.map(one => one.href)") == [run, flow]
     visit.page.wait_for_timeout(1500)
     assert visit.page.locator("canvas, .chart svg").count() >= 4
     room = visit.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -140,6 +166,8 @@ def test_the_first_page_shows_all_deployments_and_the_maturity(url: str, browser
         "digits-stream",
         "loopwright edge bundle digits-edge",
         "Maturity",
+        "level 0 of 4",
+        "git init && git add -A",
     ):
         assert said in text
     visit.page.get_by_text("digits-api").first.click()
@@ -170,6 +198,20 @@ def test_what_the_page_shows_is_there_as_json(url: str) -> None:
         assert "digits-api" in unknown.text
 
 
+def test_the_theme_can_be_chosen(url: str, browser: Any) -> None:
+    """The button turns the page dark against the system's wish, and the next visit remembers it."""
+    visit = Visit(browser, url, "/model/digits-api")
+    visit.text("What happened")
+    theme = "document.documentElement.dataset.theme"
+    assert visit.page.evaluate(theme) == "light"
+    visit.page.get_by_label("Switch between light and dark").click()
+    assert visit.page.evaluate(theme) == "dark"
+    visit.page.reload()
+    visit.text("What happened")
+    assert visit.page.evaluate(theme) == "dark"
+    visit.close()
+
+
 def test_news_reach_an_open_page(tmp_path: Path, browser: Any) -> None:
     """A project without any history gets its story while somebody looks, without a reload."""
     project = make_project(tmp_path)
@@ -182,8 +224,13 @@ def test_news_reach_an_open_page(tmp_path: Path, browser: Any) -> None:
 
 
 def test_the_console_stays_small(url: str) -> None:
-    """Its process holds neither MLflow nor Prefect, pandas or scikit-learn."""
-    httpx.get(f"{url}/api/deployments/digits-api", timeout=30, trust_env=False)
+    """Its process holds neither MLflow nor Prefect, pandas or scikit-learn, also after it has read and shown things."""
+    for path in ("/api/deployments/digits-api", "/model/digits-api", "/api/maturity"):
+        assert httpx.get(f"{url}{path}", timeout=30, trust_env=False).status_code == 200
+    here = [one for one in psutil.Process().children() if "loopwright.console.app" in one.cmdline()]
+    mapped = {found.path for one in here for found in one.memory_maps()}
+    assert any("/pyarrow/" in path for path in mapped)
+    assert [path for path in mapped if "/pandas/" in path or "/sklearn/" in path] == []
     code = (
         "import sys, loopwright.console.app, loopwright.console.refresh; "
         "print([name for name in ('mlflow', 'prefect', 'pandas', 'sklearn') if name in sys.modules])"

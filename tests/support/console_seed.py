@@ -126,7 +126,7 @@ def seed(
 ) -> None:
     """Write the story up to `state`: ``quiet``, ``canary``, ``promoted`` or ``rolled_back``."""
     end = end or datetime.now(UTC)
-    ledger = Ledger.open(project, actor="seed")
+    ledger = Ledger.open(project, actor="controller")
     with turned_back(end) as clock:
         _tell(ledger, clock, state)
     ledger.close()
@@ -201,12 +201,11 @@ def _canary(ledger: Ledger, clock: Clock, release: Release, state: str) -> None:
         release.flow_run_id, DATASET.digest, release.gate, verdict, release.started, clock.moment, False, reason,
     )  # fmt: skip
     ledger.append("decision", API, record)
-    resolved = dataclasses.replace(ledger.get("alert", _ALERT).read(Alert), state="resolved")  # type: ignore[union-attr]
-    if good:
-        ledger.put("alert", _ALERT, resolved)
-        ledger.append(
-            "alert.resolved", "digits", dataclasses.asdict(resolved) | {"reason": "version 4 serves now"}
-        )
+    for state_of in ledger.states("alert") if good else ():
+        resolved = dataclasses.replace(state_of.read(Alert), state="resolved")
+        ledger.put("alert", resolved.id, resolved)
+        facts = dataclasses.asdict(resolved) | {"reason": "version 4 serves now"}
+        ledger.append("alert.resolved", "digits", facts)
 
 
 def _train(ledger: Ledger, clock: Clock, run_id: str, version: int, trigger: str) -> None:
@@ -214,15 +213,15 @@ def _train(ledger: Ledger, clock: Clock, run_id: str, version: int, trigger: str
         StepRun(name, "c0de" * 8, "completed", 0.4) for name in ("load", "split", "fit", "evaluate")
     )
     run = PipelineRun(
-        "train", run_id, "9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d", "running", clock.moment, 0.0,
+        "pipelines:train", run_id, "9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d", "running", clock.moment, 0.0,
         {"kind": "svc"}, git_commit="7af521e9" * 5, lock_digest="77" * 32, python="3.11.9", seed=7, trigger=trigger,
     )  # fmt: skip
     ledger.put("pipeline_run", run_id, run)
-    ledger.append("pipeline.started", "train", run)
+    ledger.append("pipeline.started", run.pipeline, run)
     clock.moment += timedelta(seconds=8)
     run = dataclasses.replace(run, status="completed", seconds=8.4, steps=steps, datasets=(DATASET,))
     ledger.put("pipeline_run", run_id, run)
-    ledger.append("pipeline.completed", "train", run)
+    ledger.append("pipeline.completed", run.pipeline, run)
     made = ModelVersion(
         "digits",
         version,
@@ -249,19 +248,27 @@ def _serve(ledger: Ledger, variants: tuple[Variant, ...], release: str = "") -> 
         ledger.append("worker.loaded", API, {"worker": "serving-1", "version": version})
 
 
-_ALERT = f"{API}/3/performance/accuracy"
-
-
 def _alert(ledger: Ledger, clock: Clock) -> Alert:
     since = clock.to(ALERT)
     message = (
         "accuracy of digits/3 in digits-api is 0.744 (95 % interval 0.7 to 0.78, 398 labelled rows), "
         "below 0.9 in 2 of the last 3 windows of 20 s"
     )
-    alert = Alert(_ALERT, "performance", "digits", API, "open", since, message, 0.744, 0.9, "accuracy")
+    alert = Alert(
+        f"{API}/3/performance/accuracy",
+        "performance",
+        "digits",
+        API,
+        "open",
+        since,
+        message,
+        0.744,
+        0.9,
+        "accuracy",
+    )
     event = ledger.append("alert.opened", "digits", alert)
     alert = dataclasses.replace(alert, event=event.id)
-    ledger.put("alert", _ALERT, alert)
+    ledger.put("alert", alert.id, alert)
     drift = "input 'pixel_2_5' of digits/3 in digits-api has drifted: PSI 0.41 against a limit of 0.1 over 400 rows"
     other = Alert(
         f"{API}/3/drift/pixel_2_5", "drift", "digits", API, "open", since, drift, 0.41, 0.1, "pixel_2_5"
@@ -279,24 +286,28 @@ def _release(started: datetime, cause: int) -> Release:
 
 
 def _monitor(ledger: Ledger, clock: Clock, state: str) -> None:
-    """Write one window of drift and one of performance every 20 s."""
+    """Write one window of drift and one of performance every 20 s; a new champion is held against its own data."""
     random = np.random.default_rng(3)
-    drifting = {
-        name: random.uniform(0.15, 0.6) for name in map(str, random.choice(FEATURES, 9, replace=False))
-    }
+    drifting = {name: random.uniform(0.15, 0.4) for name in map(str, random.choice(FEATURES, 8, False))}
+    drifting["pixel_2_5"] = 0.41
     for number in range(int(START * 3)):
         minutes = START - number / 3
         at = clock.to(minutes)
         window = Window(at - timedelta(seconds=20), at)
-        shifted = minutes < SHIFT and state != "quiet"
+        version = 4 if minutes < END and state == "promoted" else 3
+        shifted = minutes < SHIFT and state != "quiet" and version == 3
         signals = []
         for name in (*drifting, *FEATURES[:12]):
             effect = drifting.get(name, 0.0) * random.uniform(0.7, 1.2) if shifted else 0.0
             value = round(effect + abs(random.normal(0.02, 0.015)), 4)
-            signals.append(Signal("drift", "digits", API, window, value, 0.1, 400, value > 0.1, name, 3))
+            signals.append(
+                Signal("drift", "digits", API, window, value, 0.1, 400, value > 0.1, name, version)
+            )
         ledger.append("monitor.window", API, {"window": window, "phase": "inputs", "signals": signals})
-        value = 0.744 if shifted else 0.957
-        signal = Signal("performance", "digits", API, window, value, 0.9, 398, value < 0.9, "accuracy", 3)
+        value = 0.744 if shifted else 0.957 if version == 3 else 0.931
+        signal = Signal(
+            "performance", "digits", API, window, value, 0.9, 398, value < 0.9, "accuracy", version
+        )
         ledger.append("monitor.window", API, {"window": window, "phase": "labels", "signals": [signal]})
 
 

@@ -19,9 +19,21 @@ START_S = 180.0
 class Server:
     """A running local server."""
 
-    url: str
+    root: Path
+    port: int
     process: "subprocess.Popen[bytes]"
     start_s: float
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def restart(self) -> None:
+        """Kill it and start it again at the same address, as the supervisor would."""
+        self.process.kill()
+        self.process.wait()
+        self.process = _start(self.root, self.port)
 
 
 def free_port() -> int:
@@ -31,13 +43,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@contextlib.contextmanager
-def serve(root: Path) -> Iterator[Server]:
-    """Run the local server of the project in `root`; its output is shown when it ends too early."""
-    port = free_port()
-    log = root / "server.log"
+def _start(root: Path, port: int) -> "subprocess.Popen[bytes]":
     started = time.monotonic()
-    with log.open("ab") as out:
+    with (root / "server.log").open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "loopwright.supervisor.server", "--port", str(port)],
             env=os.environ | {"LOOPWRIGHT_PROJECT": str(root)},
@@ -46,19 +54,35 @@ def serve(root: Path) -> Iterator[Server]:
             stderr=out,
         )
     try:
-        url = f"http://127.0.0.1:{port}"
-        while not _answers(url):
+        while not _answers(f"http://127.0.0.1:{port}"):
             if process.poll() is not None or time.monotonic() - started > START_S:
-                raise AssertionError(f"the local server did not start:\n{log.read_text()[-5000:]}")
+                log = (root / "server.log").read_text()
+                raise AssertionError(f"the local server did not start:\n{log[-5000:]}")
             time.sleep(0.1)
-        yield Server(url, process, time.monotonic() - started)
+    except BaseException:
+        _end(process)
+        raise
+    return process
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def serve(root: Path) -> Iterator[Server]:
+    """Run the local server of the project in `root`; its output is shown when it ends too early."""
+    port, started = free_port(), time.monotonic()
+    server = Server(root, port, _start(root, port), time.monotonic() - started)
+    try:
+        yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(server.process)
 
 
 def _answers(url: str) -> bool:

@@ -12,11 +12,11 @@ def maturity(*, common: Common = COMMON) -> None:
 
         loopwright maturity
     """
-    from loopwright import maturity as assessment
     from loopwright.ledger import Ledger
+    from loopwright.maturity import assess
 
     project = common.open()
-    found = assessment.assess(project, Ledger.open(project))
+    found = assess(project, Ledger.open(project))
     if common.json:
         emit(found)
         return

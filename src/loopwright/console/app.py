@@ -1,12 +1,14 @@
 """The console's process: ``python -m loopwright.console.app --port P``, on 127.0.0.1.
 
 Pages at ``/`` and ``/model/<deployment>``; the same figures as JSON at ``/api/deployments``,
-``/api/deployments/<name>`` and ``/api/maturity``; ``/health``. No `from __future__ import annotations` here: FastAPI
+``/api/deployments/<name>`` and ``/api/maturity``, named in the foot of each page; ``/health``. No `from __future__ import annotations` here: FastAPI
 reads the signatures of its routes while the program runs.
 """
 
 import argparse
 import logging
+import signal
+import sys
 from typing import Any
 
 import msgspec
@@ -64,6 +66,8 @@ def main() -> None:
     port = parser.parse_args().port
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     board = Board(Project.find())
+    # For the time before uvicorn takes over, and again when it hands the signal on after its own orderly end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     parts.follow_supervisor()
     _register_api(board)
     pages.register(board)

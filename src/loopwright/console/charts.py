@@ -25,8 +25,8 @@ _CLOCK = (
 
 def traffic(story: Story, colours: Palette) -> Options:
     """Return the chart of predictions per second."""
-    line = _line("predictions per second", _points(story.traffic, "per_s"), colours.series[0])
-    line |= {"areaStyle": {"color": colours.series[0], "opacity": 0.12}}
+    line = _line("predictions per second", _points(story.traffic, "per_s"), colours.accent)
+    line |= {"areaStyle": {"color": colours.accent, "opacity": 0.12}}
     options = _time_chart(story, colours, [line], "/s")
     options["yAxis"]["min"] = 0
     return options
@@ -34,8 +34,9 @@ def traffic(story: Story, colours: Palette) -> Options:
 
 def latency(story: Story, colours: Palette) -> Options:
     """Return the chart of the median and the 99th percentile of latency, in milliseconds."""
-    p50 = _line("p50", _points(story.traffic, "latency_p50_ms"), colours.series[2])
-    p99 = _line("p99", _points(story.traffic, "latency_p99_ms"), colours.series[3])
+    # No colours of `series`: those are the versions' own.
+    p50 = _line("p50", _points(story.traffic, "latency_p50_ms"), colours.accent)
+    p99 = _line("p99", _points(story.traffic, "latency_p99_ms"), colours.muted)
     p99["lineStyle"] |= {"type": [6, 3]}
     options = _time_chart(story, colours, [p50, p99], "ms")
     options["yAxis"]["min"] = 0
@@ -176,18 +177,25 @@ def _marks(markers: Sequence[Marker], limit: float | None, colours: Palette) -> 
 
 
 def _extent(series: Sequence[Series], limit: float | None, top: float) -> Options:
-    """Return the range of the axis, with the limit in it and some air, on round numbers, not above `top`."""
+    """Return the range of the axis in round steps, with the limit in it and some air, not above `top`."""
     values = [point.value for one in series for point in one.points]
     values += [limit] if limit is not None else []
     if not values:
         return {}
     low, high = min(values), max(values)
     air = max((high - low) * 0.12, abs(high) * 0.005, 1e-9)
-    unit = 10.0 ** math.floor(math.log10(high - low + 2 * air)) / 2
+    step = _step(high - low + 2 * air)
     return {
-        "min": round(math.floor((low - air) / unit) * unit, 9),
-        "max": min(top, round(math.ceil((high + air) / unit) * unit, 9)),
+        "min": round(math.floor((low - air) / step) * step, 9),
+        "max": min(top, round(math.ceil((high + air) / step) * step, 9)),
+        "interval": round(step, 9),
     }
+
+
+def _step(span: float) -> float:
+    """Return the smallest round step that divides a span into at most five."""
+    size = 10.0 ** math.floor(math.log10(span / 5))
+    return next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor * 5 >= span)
 
 
 def _base(colours: Palette) -> Options:

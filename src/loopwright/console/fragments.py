@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from loopwright.console.formats import Reader, latency, number, rate, span
 from loopwright.console.markup import Html, el, join
 from loopwright.console.views import Card, Entry, Glance, Link, Story, Tone
 from loopwright.records import Alert, Signal
 
 __all__ = [
+    "STATES",
+    "WHAT",
     "alerts",
     "breadcrumb",
-    "cards",
     "checks",
+    "code",
     "empty",
+    "foot",
     "heading",
+    "judged",
     "live",
     "missing",
+    "pill",
+    "serves",
     "tiles",
     "timeline",
 ]
 
-_STATES: dict[str, tuple[Tone, str]] = {
+#: How a state of a deployment is shown.
+STATES: dict[str, tuple[Tone, str]] = {
     "alert": ("bad", "Alert"),
     "releasing": ("info", "Releasing"),
     "healthy": ("good", "Healthy"),
@@ -28,13 +37,15 @@ _STATES: dict[str, tuple[Tone, str]] = {
     "not started": ("plain", "Not started"),
 }
 #: A sign beside each colour, for those who cannot tell the colours apart.
-_SIGNS: dict[Tone, str] = {"good": "✓", "warn": "!", "bad": "▲", "info": "▸", "plain": "·"}
-_WHAT = {"online": "Requests", "batch": "Rows", "stream": "Messages", "edge": "Predictions"}
+_SIGNS: dict[Tone, str] = {"good": "✓", "warn": "!", "bad": "▲", "info": "▸", "plain": "•"}
+#: What the rows of each mode are called.
+WHAT = {"online": "Requests", "batch": "Rows", "stream": "Messages", "edge": "Predictions"}
 
 
 def pill(tone: Tone, text: str) -> Html:
     """Return a small coloured label with a sign."""
-    return el(f"span.pill.{tone}", el("span.sign", _SIGNS[tone], aria_hidden="true"), text)
+    sign = el("span.sign", _SIGNS[tone], aria_hidden="true") if tone != "plain" else None
+    return el(f"span.pill.{tone}", sign, text)
 
 
 def link(target: Link) -> Html:
@@ -51,9 +62,17 @@ def link(target: Link) -> Html:
     )
 
 
+def code(command: str) -> Html:
+    """Return a command whose lines break between words only, never after the hyphen of an option."""
+    words = [
+        join(" " if place else "", el("span.word", word)) for place, word in enumerate(command.split(" "))
+    ]
+    return el("code", *words)
+
+
 def empty(text: str, command: str = "") -> Html:
     """Return what is said where there is nothing to show, with the next command."""
-    return el("div.empty", el("p", text), el("code", command) if command else None)
+    return el("div.empty", el("p", text), code(command) if command else None)
 
 
 def breadcrumb(project: str, name: str = "") -> Html:
@@ -93,7 +112,7 @@ def serves(card: Card) -> str:
 def heading(story: Story) -> Html:
     """Return the title of a model's page: what it is, how it is, where to read more."""
     card = story.card
-    tone, text = _STATES[card.state]
+    tone, text = STATES[card.state]
     return join(
         el(
             "div.title",
@@ -121,7 +140,7 @@ def _tile(name: str, value: str, unit: str, note: str, field: str, tone: str = "
 def tiles(story: Story) -> Html:
     """Return the four key numbers."""
     card, numbers = story.card, story.card.numbers
-    what = _WHAT[card.mode]
+    what = WHAT[card.mode]
     total = f"{numbers.rows:,} in {span(numbers.span_s)}, {numbers.labelled:,} labelled"
     found = numbers.metric
     measured = (
@@ -145,7 +164,7 @@ def tiles(story: Story) -> Html:
             "",
             measured + limit,
             "metric",
-            _judged(card),
+            judged(card),
         ),
         _tile(
             "Open alerts", str(card.open_alerts), "", newest, "open_alerts", "bad" if card.open_alerts else ""
@@ -153,77 +172,13 @@ def tiles(story: Story) -> Html:
     )
 
 
-def _judged(card: Card) -> str:
+def judged(card: Card) -> str:
     """Return the tone of the metric: bad on the wrong side of its limit."""
     found = card.numbers.metric
     if found.value is None or found.limit is None:
         return ""
     worse = found.value < found.limit if found.better == "higher" else found.value > found.limit
     return "bad" if worse else ""
-
-
-def cards(view: Glance) -> Html:
-    """Return one card per deployment."""
-    if not view.deployments:
-        return empty("No deployment is declared.", "Add [deployment.<name>] to loopwright.toml")
-    return join(*(_card(card) for card in view.deployments))
-
-
-def _card(card: Card) -> Html:
-    tone, text = _STATES[card.state]
-    numbers, found = card.numbers, card.numbers.metric
-    body: Html
-    if numbers.rows:
-        body = join(
-            _spark(card),
-            el(
-                "dl.facts",
-                _fact(f"{_WHAT[card.mode]}/s", rate(numbers.per_s), "per_s"),
-                _fact(
-                    "p50 / p99",
-                    f"{latency(numbers.latency_p50_ms)} / {latency(numbers.latency_p99_ms)} ms",
-                    "latency",
-                ),
-                _fact(
-                    found.name.replace("_", " ").capitalize(), number(found.value), "metric", _judged(card)
-                ),
-            ),
-        )
-    else:
-        text_of = "Not started." if card.state == "not started" else "No predictions in the last 15 minutes."
-        body = empty(text_of, card.hint)
-    alerts_text = f"{card.open_alerts} open alert{'s' if card.open_alerts != 1 else ''}"
-    return el(
-        "a.card",
-        el("div.card-head", el("h2", card.name), el("span.badge", card.mode), pill(tone, text)),
-        el("div.card-sub", el("b", card.model), f" · {serves(card)}"),
-        body,
-        el(
-            "div.card-foot",
-            el("span.bad-text" if card.open_alerts else "span", alerts_text),
-            el("span", card.release.summary if card.release else "no release yet"),
-        ),
-        href=f"/model/{card.name}",
-        data_deployment=card.name,
-    )
-
-
-def _fact(name: str, value: str, field: str, tone: str = "") -> Html:
-    return el("div", el("dt", name), el(f"dd{'.bad-text' if tone == 'bad' else ''}", value, data_field=field))
-
-
-def _spark(card: Card) -> Html:
-    """Return the curve of the rate as a small line without axes."""
-    top = max(card.curve, default=0.0) or 1.0
-    last = max(1, len(card.curve) - 1)
-    points = [
-        f"{100 * place / last:.2f},{28 - 26 * value / top:.2f}" for place, value in enumerate(card.curve)
-    ]
-    if len(points) < 2:
-        return el("div.spark")
-    shape = el("polygon.spark-area", points=" ".join(["0,30", *points, "100,30"]))
-    line = el("polyline.spark-line", points=" ".join(points), vector_effect="non-scaling-stroke")
-    return el("svg.spark", shape, line, viewBox="0 0 100 30", preserveAspectRatio="none", aria_hidden="true")
 
 
 def alerts(found: tuple[Alert, ...], reader: Reader) -> Html:
@@ -288,13 +243,20 @@ def timeline(entries: tuple[Entry, ...], reader: Reader) -> Html:
     return el("ol.timeline", *rows)
 
 
+def foot(*addresses: str) -> Html:
+    """Return where the same figures are for programs."""
+    return join("The same as JSON: ", *(el("a", el("code", address), href=address) for address in addresses))
+
+
 def missing(fact: str, valid: str, hint: str, known: list[str]) -> Html:
     """Return the page of something that does not exist."""
     return el(
         "div.missing",
         el("h1", fact),
         el("p", valid) if valid else None,
-        el("ul", *(el("li", el("a", name, href=f"/model/{name}")) for name in known)) if known else None,
-        el("p", "Next: ", el("code", hint)) if hint else None,
+        el("ul", *(el("li", el("a", name, href=f"/model/{quote(name, safe='')}")) for name in known))
+        if known
+        else None,
+        el("p", "Next: ", code(hint)) if hint else None,
         el("p", el("a", "All deployments", href="/")),
     )

@@ -14,7 +14,7 @@ __all__ = ["checks", "drift", "signals_of", "windows"]
 
 #: Windows and features in the drift heat map.
 WINDOWS, FEATURES = 36, 10
-#: The features that come first are those that drifted most in the last windows.
+#: The features that come first are those that fired in so many of the last windows, then those that drifted most.
 RECENT = 6
 
 
@@ -37,19 +37,20 @@ def windows(ledger: Ledger, name: str) -> list[list[Signal]]:
 
 
 def drift(judged: list[list[Signal]], signature: Signature | None) -> Drift:
-    """Return the features that drifted most in the last windows, with their windows."""
+    """Return the features that drift or drifted most, with their windows."""
     by_end: dict[datetime, dict[str, Signal]] = {}
     for signals in judged:
         for signal in signals:
             if signal.check == "drift" and signal.subject:
                 by_end.setdefault(signal.window.end, {})[signal.subject] = signal
     ends = sorted(by_end)[-WINDOWS:]
-    recent = [by_end[end] for end in ends[-RECENT:]]
-    worst: dict[str, float] = {}
-    for window in recent:
-        for feature, signal in window.items():
-            worst[feature] = max(worst.get(feature, 0.0), signal.value / (signal.limit or 1.0))
-    features = sorted(worst, key=lambda feature: (-worst[feature], feature))[:FEATURES]
+    worst: dict[str, tuple[bool, float]] = {}
+    for end in ends:
+        for feature, signal in by_end[end].items():
+            fired, most = worst.get(feature, (False, 0.0))
+            fired = fired or (signal.fired and end in ends[-RECENT:])
+            worst[feature] = fired, max(most, signal.value / (signal.limit or 1.0))
+    features = sorted(sorted(worst), key=worst.__getitem__, reverse=True)[:FEATURES]
     place = {feature: number for number, feature in enumerate(features)}
     cells = [
         Cell(number, place[feature], signal.value, signal.limit, signal.rows, signal.fired)
@@ -58,8 +59,8 @@ def drift(judged: list[list[Signal]], signature: Signature | None) -> Drift:
         if feature in place
     ]
     inputs = len(signature.inputs) if signature else len(worst)
-    fired = sum(signal.fired for signal in by_end[ends[-1]].values()) if ends else 0
-    return Drift(tuple(ends), tuple(features), tuple(cells), inputs, fired)
+    now = sum(signal.fired for signal in by_end[ends[-1]].values()) if ends else 0
+    return Drift(tuple(ends), tuple(features), tuple(cells), inputs, now)
 
 
 def checks(judged: list[list[Signal]]) -> tuple[Signal, ...]:

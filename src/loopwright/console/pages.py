@@ -6,12 +6,13 @@ No `from __future__ import annotations` here: NiceGUI reads the signatures of it
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from fastapi import Request
 from nicegui import events, ui
 
 from loopwright.console import charts, fragments, tokens
+from loopwright.console.cards import cards
 from loopwright.console.formats import Reader
 from loopwright.console.markup import Html, el
 from loopwright.console.maturity_panel import maturity
@@ -39,8 +40,9 @@ def register(board: Board) -> None:
         page = _Page(board, request, "")
         with page.shell():
             page.text("section", lambda view, _: _section("Models at a glance", len(view.deployments)))
-            page.text("cards", lambda view, _: fragments.cards(view))
-            page.text("section", lambda _, __: maturity(board.maturity))
+            page.text("cards", lambda view, _: cards(view))
+            page.text("maturity", lambda _, __: maturity(board.maturity), tag="section")
+            page.text("foot", lambda _, __: fragments.foot("/api/deployments", "/api/maturity"), tag="footer")
         page.start()
 
     async def model(request: Request, name: str) -> None:
@@ -49,10 +51,10 @@ def register(board: Board) -> None:
         except NotFound as error:
             _not_found(board, error.fact, error.valid, error.hint)
             return
-        ui.page_title(f"{name} · Loopwright")
+        ui.page_title(f"{name} · {board.project.name} · Loopwright")
         page = _Page(board, request, name)
         with page.shell():
-            _story(page)
+            _story(page, board.project.deployment(name).mode)
         page.start()
 
     def anything(path: str) -> None:
@@ -68,12 +70,12 @@ def _section(name: str, count: int) -> Html:
     return el("div.section", el("h1", name), el("span.minor", f"{count} deployments"))
 
 
-def _story(page: "_Page") -> None:
-    """Lay out the page of one deployment."""
+def _story(page: "_Page", mode: str) -> None:
+    """Lay out the page of one deployment of a mode."""
     page.text("head", lambda story, _: fragments.heading(story), tag="header")
     page.text("tiles", lambda story, _: fragments.tiles(story))
     with ui.element("div").classes("board"):
-        with page.panel("span-6", "Requests per second", "10 s intervals"):
+        with page.panel("span-6", f"{fragments.WHAT[mode]} per second", "10 s intervals"):
             page.chart("small", lambda story, colours: charts.traffic(story, colours))
             page.cover(_no_traffic)
         with page.panel("span-6", "Latency", "milliseconds"):
@@ -93,11 +95,14 @@ def _story(page: "_Page") -> None:
             page.text("scroll", lambda story, reader: fragments.alerts(story.alerts, reader))
         with page.panel("span-12", "What happened", "newest first"):
             page.text("happened", lambda story, reader: fragments.timeline(story.timeline, reader))
+    page.text("foot", lambda _, __: fragments.foot(f"/api/deployments/{quote(page.name)}"), tag="footer")
 
 
 def _no_traffic(story: Story) -> Html | None:
     if story.traffic:
         return None
+    if story.card.numbers.rows:
+        return fragments.empty("The first interval is not over yet.")
     if not story.card.started:
         return fragments.empty("Not in service yet.", story.card.hint)
     return fragments.empty("No predictions in the last 15 minutes.", story.card.hint)
@@ -106,8 +111,8 @@ def _no_traffic(story: Story) -> Html | None:
 def _no_labels(story: Story) -> Html | None:
     if story.metric:
         return None
-    if not story.card.numbers.rows:
-        return fragments.empty("No predictions in the last 15 minutes, so nothing to judge.", story.card.hint)
+    if not story.traffic:
+        return _no_traffic(story)
     return fragments.empty(
         "Not enough labels yet: hand in what turned out to be true.", "loopwright label PREDICTION-ID ACTUAL"
     )

@@ -54,9 +54,12 @@ class Board:
 
     async def overview(self) -> Glance:
         """Return all deployments at a glance, computing them when they are not fresh."""
-        await self._fresh("")
-        assert self.glance is not None
-        return self.glance
+        known = self.glance
+        if not self._fresh("", known):
+            await self._refresh("")
+            known = self.glance
+        assert known is not None
+        return known
 
     async def story(self, name: str) -> Story:
         """Return the story of a deployment, computing it when it is not fresh.
@@ -67,12 +70,16 @@ class Board:
             No deployment of this name is declared.
         """
         self.project.deployment(name)
-        await self._fresh(name)
-        return self.stories[name]
+        known = self.stories.get(name)
+        if not self._fresh(name, known):
+            await self._refresh(name)
+            known = self.stories[name]
+        assert known is not None
+        return known
 
     async def assessment(self) -> Assessment:
         """Return the maturity of the project."""
-        await self._fresh("")
+        await self.overview()
         assert self.maturity is not None
         return self.maturity
 
@@ -80,23 +87,23 @@ class Board:
         """Refresh for ever what is being looked at."""
         while True:
             started = time.monotonic()
-            if self._wanted():
+            if wanted := self._wanted():
                 try:
-                    await self._refresh()
+                    await self._refresh(*wanted)
                 except Exception as error:  # noqa: BLE001 (the page says what is wrong and the next turn tries again)
                     self._failed(error)
             spent = time.monotonic() - started
             await asyncio.sleep(max(PERIOD_S - spent, spent * (1 / SHARE - 1), 0.1))
 
-    async def _fresh(self, name: str) -> None:
-        known = self.glance if name == "" else self.stories.get(name)
+    def _fresh(self, name: str, known: Glance | Story | None) -> bool:
+        """Ask for a view, and say whether what is known of it will do."""
         self.ask(name)
-        if known is None or time.monotonic() - self._refreshed > 2 * PERIOD_S:
-            await self._refresh()
+        return known is not None and time.monotonic() - self._refreshed <= 2 * PERIOD_S
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, *names: str) -> None:
+        """Compute these views and all others that are wanted."""
         async with self._busy:
-            await asyncio.to_thread(self._compute, self._wanted())
+            await asyncio.to_thread(self._compute, {*names, *self._wanted()})
             self._refreshed = time.monotonic()
             self.turn += 1
             self.error = ""

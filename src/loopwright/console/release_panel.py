@@ -25,6 +25,8 @@ def release(story: Story, reader: Reader) -> Html:
     if found is None:
         if story.card.mode in {"batch", "edge"}:
             return empty("No release yet: this deployment follows its model's champion.")
+        if not story.card.started:
+            return empty("No release yet: nothing is in service.", story.card.hint)
         return empty(
             "No release yet. An alert starts one, or:", f"loopwright release start {story.card.name}"
         )

@@ -80,10 +80,15 @@ def _run_links(run: PipelineRun, links: Links) -> tuple[Link, ...]:
     return (*mlflow, links.flow_run(run.flow_run_id)) if run.flow_run_id else mlflow
 
 
+def _pipeline(run: PipelineRun) -> str:
+    """Name a pipeline by its function: the module is the same for all pipelines of most projects."""
+    return f"Pipeline {run.pipeline.rpartition(':')[2]}"
+
+
 def _run_started(event: Event, links: Links) -> Said:
     run = event.read(PipelineRun)
     trigger = f" (trigger: {run.trigger})" if run.trigger else ""
-    return "info", f"Pipeline {run.pipeline} started{trigger}.", _run_links(run, links)
+    return "info", f"{_pipeline(run)} started{trigger}.", _run_links(run, links)
 
 
 def _run_completed(event: Event, links: Links) -> Said:
@@ -91,7 +96,7 @@ def _run_completed(event: Event, links: Links) -> Said:
     steps = f" in {len(run.steps)} steps" if run.steps else ""
     return (
         "good",
-        f"Pipeline {run.pipeline} finished{steps} after {run.seconds:.1f} s.",
+        f"{_pipeline(run)} finished{steps} after {run.seconds:.1f} s.",
         _run_links(run, links),
     )
 
@@ -100,7 +105,7 @@ def _run_failed(event: Event, links: Links) -> Said:
     run = event.read(PipelineRun)
     return (
         "bad",
-        f"Pipeline {run.pipeline} failed: {_sentence(run.error or 'no reason given')}",
+        f"{_pipeline(run)} failed: {_sentence(run.error or 'no reason given')}",
         _run_links(run, links),
     )
 

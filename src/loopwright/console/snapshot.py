@@ -61,7 +61,10 @@ _FIRST = {
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What all views of one refresh share: the ledger, and the prediction log as it was read at `at`."""
+    """What all views of one refresh share: the ledger, and the prediction log as it was read at `at`.
+
+    `signatures` has the models that are registered; None for one that was registered by hand, without a signature.
+    """
 
     project: Project
     ledger: Ledger
@@ -80,7 +83,8 @@ class Moment:
         logs: dict[str, traffic.Traffic] = {}
         signatures: dict[str, Signature | None] = {}
         for model in dict.fromkeys(declared.model for declared in project.config.deployment.values()):
-            signature = signatures[model] = newest[model].signature if model in newest else None
+            signature = newest[model].signature if model in newest else None
+            signatures |= {model: signature} if model in newest else {}
             metric, _ = traffic.metric_of(project, model, signature)
             step_s = traffic.metric_step_s(project, model)
             logs |= traffic.read(store, model, metric, signature, step_s, at)
@@ -123,7 +127,7 @@ def story(moment: Moment, name: str, links: Links | None = None) -> Story:
         traffic=log.ticks,
         metric=log.metric,
         markers=tuple(_markers(events, since)),
-        drift=monitors.drift(judged, moment.signatures[declared.model]),
+        drift=monitors.drift(judged, moment.signatures.get(declared.model)),
         checks=monitors.checks(judged),
         alerts=tuple(mine[:ALERTS]),
         timeline=_folded(entry(event, links) for event in reversed(events))[:ENTRIES],
@@ -171,12 +175,17 @@ def _state(started: bool, alerts: int, release: ReleaseNow | None, log: traffic.
 
 
 def _hint(moment: Moment, name: str, started: bool) -> str:
-    """Return the command that fills an empty card."""
+    """Return what fills an empty card: a command, or the line of Python that registers a model without a pipeline."""
     declared = moment.project.deployment(name)
     if moment.log(name).rows:
         return ""
-    if moment.signatures[declared.model] is None:
-        return f"loopwright pipeline run {declared.model}"
+    if not started and declared.model not in moment.signatures:
+        trained = moment.project.model(declared.model).pipeline is not None
+        return (
+            f"loopwright pipeline run {declared.model}"
+            if trained
+            else f'lw.register("{declared.model}", model, table)'
+        )
     if not started and declared.mode is not Mode.edge:
         return f"loopwright deployment start {name}"
     return _FIRST[declared.mode].format(name=name, url=_serving(moment.project))
@@ -197,13 +206,13 @@ def _release(moment: Moment, name: str) -> ReleaseNow | None:
     look = moment.ledger.last("release.look", name)
     if look and not release.state.ended and look.at >= release.started:
         release = replace(release, verdict=look.read(Verdict))
-    signature = moment.signatures[moment.project.deployment(name).model]
+    signature = moment.signatures.get(moment.project.deployment(name).model)
     return release_now(moment.project, release, signature.task if signature else None)
 
 
 def _numbers(moment: Moment, name: str, champion: int | None) -> Numbers:
     model, log = moment.project.deployment(name).model, moment.log(name)
-    metric, better = traffic.metric_of(moment.project, model, moment.signatures[model])
+    metric, better = traffic.metric_of(moment.project, model, moment.signatures.get(model))
     newest = _newest(log.metric, champion)
     return Numbers(
         rows=log.rows,
@@ -246,10 +255,11 @@ def _limit(moment: Moment, name: str, metric: str, champion: int | None) -> floa
 def _links(moment: Moment, card: Card, links: Links) -> tuple[Link, ...]:
     """Return the header's links; without an address where a server is not running."""
     made = [links.model(card.model)]
+    if card.champion is not None:
+        made.append(links.version(card.model, card.champion))
     state = moment.ledger.get("model_version", f"{card.model}/{card.champion}")
     if state:
         version = state.read(ModelVersion)
-        made.append(links.version(card.model, version.version))
         made += [links.run(version.run_id)] if version.run_id else []
         run = moment.ledger.get("pipeline_run", version.run_id)
         flow_run_id = run.read(PipelineRun).flow_run_id if run else ""
@@ -263,12 +273,12 @@ def _events(moment: Moment, name: str) -> list[Event]:
     entrypoint = moment.project.model(model).pipeline or ""
     found: list[Event] = []
     for kind in KINDS:
+        subject = name
         if kind.startswith("pipeline."):
-            subjects = {entrypoint, entrypoint.partition(":")[2]} - {""}
-        else:
-            subjects = {model if kind.startswith(_OF_MODEL) else name}
-        for subject in subjects:
-            found += moment.ledger.events(kind, subject, limit=20, newest=True)
+            subject = entrypoint
+        elif kind.startswith(_OF_MODEL):
+            subject = model
+        found += moment.ledger.events(kind, subject, limit=20, newest=True)
     # The model's alerts and trainings may belong to another deployment of it.
     mine = [event for event in found if event.payload.get("deployment", name) in {name, ""}]
     # The split of a canary is told by its step already.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 from loopwright.maturity.facts import Dimension, Fact
@@ -14,8 +13,6 @@ __all__ = ["facts"]
 _DIMENSION: Dimension = "model creation"
 #: So many of the newest trainings must have been started by the system.
 TRAININGS = 3
-#: How the triggers begin by which the system itself starts a training.
-_BY_SYSTEM = re.compile(r"schedule|performance alert|kpi alert|\d+ new labels")
 
 
 def facts(seen: Observed) -> Iterator[Fact]:
@@ -106,13 +103,9 @@ def _registered(live: Live) -> str:
 def _automatic(seen: Observed) -> Fact:
     wanted = {model.pipeline for model in seen.project.config.model.values()}
     runs = [state.read(PipelineRun) for state in seen.ledger.states("pipeline_run")]
-    mine = [
-        run
-        for run in runs
-        if run.status == "completed" and (run.pipeline in wanted or not run.pipeline.count(":"))
-    ]
+    mine = [run for run in runs if run.status == "completed" and run.pipeline in wanted]
     newest = sorted(mine, key=lambda run: run.started)[-TRAININGS:]
-    by_hand = [run for run in newest if not _BY_SYSTEM.match(run.trigger)]
+    by_hand = [run for run in newest if not seen.by_system(run)]
     enough = len(newest) == TRAININGS
     evidence = f"{len(newest) - len(by_hand)} of the last {len(newest)} trainings, of {TRAININGS} needed"
     return Fact(
@@ -127,8 +120,9 @@ def _automatic(seen: Observed) -> Fact:
 
 
 def _on_signal(seen: Observed) -> Fact:
-    """Whether a signal from production led to a training that ended in a decision."""
-    for _, record in reversed(seen.decisions):
+    """Whether a signal from production led to a training that ended in a decision; a failed release decided nothing."""
+    decided = [record for _, record in seen.decisions if record.decision != "failed"]
+    for record in reversed(decided):
         event = seen.ledger.event(record.trigger_event) if record.trigger_event else None
         if event and event.kind in {"training.requested", "alert.opened"} and record.run_id:
             evidence = f"release {record.release}, {record.decision.replace('_', ' ')}, from event {event.id} ({event.kind})"
@@ -138,7 +132,7 @@ def _on_signal(seen: Observed) -> Fact:
         4,
         _DIMENSION,
         _SIGNAL,
-        False if seen.decisions else None,
+        False if decided else None,
         "no such decision on record",
         "loopwright up",
     )

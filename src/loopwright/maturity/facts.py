@@ -10,7 +10,7 @@ __all__ = ["ATTEST", "DIMENSIONS", "Dimension", "Fact"]
 Dimension = Literal["people", "model creation", "model release", "application integration"]
 DIMENSIONS: tuple[Dimension, ...] = ("people", "model creation", "model release", "application integration")
 #: The evidence of a fact that no record can show.
-ATTEST = "attest: only the people themselves can state this, so it is not granted"
+ATTEST = "what leaves no trace is not granted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from loopwright.records import Mode
 __all__ = ["facts"]
 
 _DIMENSION: Dimension = "application integration"
-_BUILDS = (".github/workflows/", ".gitlab-ci.yml", ".circleci/", "Jenkinsfile", "azure-pipelines.yml", ".ci/")
+_BUILDS = (".github/workflows/", ".gitlab-ci.yml", ".circleci/", "Jenkinsfile", "azure-pipelines.yml")
 _LOCKS = ("uv.lock", "poetry.lock", "pdm.lock", "requirements.txt", "conda-lock.yml")
 #: A monitor is alive when its last window is not older than so many windows.
 PERIODS = 3

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 
 from loopwright.config import FILE, Project
 from loopwright.ledger import Event, Ledger
 from loopwright.lineage.environment import git
 from loopwright.records import DecisionRecord, Deployment, ModelVersion, PipelineRun, now
 
-__all__ = ["Live", "Observed", "Repository"]
+__all__ = ["CODEOWNERS", "Live", "Observed", "Repository"]
+
+#: Who is written beside the events of the part that starts releases by itself.
+CONTROLLER = "controller"
+#: Where a file of code owners can be, from the top of the repository.
+CODEOWNERS = ("CODEOWNERS", ".github/CODEOWNERS", "docs/CODEOWNERS")
+#: Files of a repository that count wherever in it the project is.
+_SHARED = (
+    *CODEOWNERS,
+    ".github/workflows",
+    ".gitlab-ci.yml",
+    ".circleci",
+    "Jenkinsfile",
+    "azure-pipelines.yml",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +46,67 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """The git repository around the project; `files` are the tracked ones below the project's folder."""
+    """The git repository around the project.
+
+    `files` are the tracked ones below the project's folder, and those at the top that count for all projects in it;
+    `folder` is the project's place in the repository, such as ``models/digits/``, empty at its top. `authors` wrote
+    the pipelines, `deciders` wrote `loopwright.toml`; `owners` are named for it in CODEOWNERS.
+    """
 
     commit: str
     commits: int
+    folder: str
     files: frozenset[str]
     authors: frozenset[str]
+    deciders: frozenset[str]
+    owners: tuple[str, ...]
 
     @classmethod
     def of(cls, project: Project) -> Repository:
         """Look at the repository; everything is empty outside of one."""
         commit = (git(project.root, "rev-parse", "HEAD") or "").strip()
         if not commit:
-            return cls("", 0, frozenset(), frozenset())
+            return cls("", 0, "", frozenset(), frozenset(), frozenset(), ())
+        folder = (git(project.root, "rev-parse", "--show-prefix") or "").strip()
         files = (git(project.root, "ls-files", "-z") or "").split("\0")
-        above = (git(project.root, "ls-files", "-z", "--full-name", ":/.github", ":/CODEOWNERS") or "").split(
-            "\0"
-        )
-        authors = (
-            git(project.root, "log", "--format=%ae", "-n", "2000", "--", *code_of(project)) or ""
-        ).split()
+        shared = [f":/{name}" for name in _SHARED]
+        above = (git(project.root, "ls-files", "-z", "--full-name", "--", *shared) or "").split("\0")
         count = (git(project.root, "rev-list", "--count", "HEAD") or "0").strip()
-        return cls(commit, int(count), frozenset({*files, *above} - {""}), frozenset(authors))
+        return cls(
+            commit=commit,
+            commits=int(count),
+            folder=folder,
+            files=frozenset({*files, *above} - {""}),
+            authors=_authors(project, code_of(project)),
+            deciders=_authors(project, [FILE]),
+            owners=_owners(project, f"{folder}{FILE}"),
+        )
+
+
+def _authors(project: Project, files: list[str]) -> frozenset[str]:
+    if not files:
+        return frozenset()
+    return frozenset((git(project.root, "log", "--format=%ae", "-n", "2000", "--", *files) or "").split())
+
+
+def _owners(project: Project, path: str) -> tuple[str, ...]:
+    """Return who owns a file by the committed CODEOWNERS: the last pattern that matches it decides."""
+    found: tuple[str, ...] = ()
+    texts = (git(project.root, "show", f"HEAD:{place}") for place in CODEOWNERS)
+    for line in next((text for text in texts if text is not None), "").splitlines():
+        pattern, *owners = line.partition("#")[0].split() or [""]
+        if pattern and _matches(pattern, path):
+            found = tuple(owners)
+    return found
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Whether a pattern of CODEOWNERS, in gitignore's language, covers a file or a folder above it."""
+    parts = path.split("/")
+    if "/" not in pattern.rstrip("/"):
+        return any(fnmatchcase(part, pattern.rstrip("/")) for part in parts)
+    above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return any(fnmatchcase(one, pattern.strip("/")) for one in above)
 
 
 def code_of(project: Project) -> list[str]:
@@ -62,7 +117,7 @@ def code_of(project: Project) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Everything the facts are judged by, read at the moment `at`."""
+    """Everything the facts are judged by, read at the moment `at`. `automatic` are the releases that nobody asked for."""
 
     project: Project
     ledger: Ledger
@@ -70,6 +125,7 @@ class Observed:
     repository: Repository
     live: tuple[Live, ...]
     decisions: tuple[tuple[Event, DecisionRecord], ...]
+    automatic: frozenset[str]
 
     @classmethod
     def of(cls, project: Project, ledger: Ledger) -> Observed:
@@ -81,7 +137,9 @@ class Observed:
         )
         events = ledger.events("decision", newest=True, limit=200)
         decisions = tuple((event, event.read(DecisionRecord)) for event in events)
-        return cls(project, ledger, now(), Repository.of(project), live, decisions)
+        started = ledger.events("release.started", newest=True, limit=1000)
+        automatic = frozenset(event.payload["id"] for event in started if event.actor == CONTROLLER)
+        return cls(project, ledger, now(), Repository.of(project), live, decisions, automatic)
 
     @property
     def example(self) -> str:
@@ -98,6 +156,11 @@ class Observed:
     def code(self) -> list[str]:
         """The files that make the project: its pipelines and `loopwright.toml`."""
         return [FILE, *code_of(self.project)]
+
+    def by_system(self, run: PipelineRun) -> bool:
+        """Whether a schedule or a release that started by itself asked for a run. A release names itself at the end."""
+        release = re.search(r"\(([^()]+)\)$", run.trigger)
+        return run.trigger == "schedule" or (release is not None and release[1] in self.automatic)
 
     def promoted(self) -> list[DecisionRecord]:
         """Return the promotions, oldest first."""

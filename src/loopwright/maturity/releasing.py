@@ -55,18 +55,13 @@ def _one_action(seen: Observed) -> Fact:
 
 
 def _released(seen: Observed) -> list[tuple[Live, DecisionRecord | None]]:
-    """Return the online versions in service, with the promotion that put each there."""
-    promoted = seen.promoted()
-
-    def last(live: Live) -> DecisionRecord | None:
-        mine = [
-            record
-            for record in promoted
-            if record.deployment == live.deployment.name and record.candidate == live.number
-        ]
-        return mine[-1] if mine else None
-
-    return [(live, last(live)) for live in seen.live if live.deployment.mode in {Mode.online, Mode.stream}]
+    """Return the versions that serve online or stream, with the promotion that put each there."""
+    newest = {(record.deployment, record.candidate): record for record in seen.promoted()}
+    return [
+        (live, newest.get((live.deployment.name, live.number)))
+        for live in seen.live
+        if live.deployment.mode in {Mode.online, Mode.stream}
+    ]
 
 
 def _by_release(seen: Observed) -> Fact:
@@ -165,7 +160,6 @@ def _by_policy(seen: Observed) -> Fact:
     if not promoted:
         return _fact("L4.4", 4, statement, None, "nothing was promoted yet", "loopwright up")
     last = promoted[-1]
-    event = seen.ledger.event(last.trigger_event) if last.trigger_event else None
-    ok = event is not None and not last.forced and last.verdict is not None
+    ok = last.release in seen.automatic and not last.forced and last.verdict is not None
     how = "forced" if last.forced else f"trigger: {last.trigger}"
     return _fact("L4.4", 4, statement, ok, f"release {last.release}, {how}", "loopwright up")
