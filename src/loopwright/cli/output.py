@@ -15,7 +15,8 @@ from loopwright.config import Project
 
 __all__ = ["Common", "console", "emit", "emit_table", "when"]
 
-console = Console()
+#: Lines are as long as they are: ids and commands stay whole when they are copied.
+console = Console(soft_wrap=True)
 
 
 @Parameter(name="*")
@@ -44,14 +45,14 @@ def emit(value: Any) -> None:
 def emit_table(title: str, rows: Sequence[Mapping[str, Any]], *, empty: str) -> None:
     """Print rows as a table; `empty` is said instead when there are none, and should name the next command."""
     if not rows:
-        console.print(empty, soft_wrap=True)
+        console.print(empty)
         return
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name, value in rows[0].items():
         table.add_column(name, justify="right" if isinstance(value, int | float) else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 def _text(value: Any) -> str:
