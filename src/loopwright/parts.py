@@ -47,6 +47,8 @@ __all__ = [
 ALL = ("server", "serving", "runner", "stream", "controller", "console")
 #: Set for a part's process by the supervisor: the part's own name.
 PART_VARIABLE = "LOOPWRIGHT_PART"
+#: Set beside it: the pid of the process that started this one.
+PARENT_VARIABLE = "LOOPWRIGHT_PARENT"
 
 _started: list[subprocess.Popen[bytes]] = []
 
@@ -243,7 +245,8 @@ def follow_supervisor() -> None:
     """
     if PART_VARIABLE not in os.environ:
         return
-    parent = os.getppid()
+    # Asked for here, it could be the next one already.
+    parent = int(os.environ.get(PARENT_VARIABLE) or os.getppid())
 
     def watch() -> None:
         while os.getppid() == parent:

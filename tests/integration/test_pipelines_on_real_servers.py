@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import psutil
 import pytest
-from one_server import environment, serve
+from one_server import Server, environment, serve
 from sklearn.datasets import load_wine
 
 from loopwright import pipelines, tracking
@@ -118,8 +119,8 @@ schedule = "0 2 * * *"
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """Return a project under git with pipelines, connected to its own local server."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run the local server of a project under git with pipelines."""
     root = tmp_path_factory.mktemp("cellar")
     (root / "loopwright.toml").write_text(CONFIG)
     (root / "pipelines.py").write_text(MODULE)
@@ -130,7 +131,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", *words], cwd=root, check=True)
     with serve(root) as server, environment(root, server):
-        yield Project(root)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def project(server: Server) -> Project:
+    """Return the project of the server."""
+    return Project(server.root)
 
 
 @pytest.fixture
@@ -158,7 +165,7 @@ class running:  # noqa: N801
         self.process.wait(15)
 
 
-def eventually(what: str, condition: Callable[[], Any], seconds: float = 90) -> Any:
+def eventually(what: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait until a condition holds and return what it gives."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -390,6 +397,88 @@ def test_runs_under_a_killed_runner_are_marked_crashed(project: Project, tmp_pat
 
 def _records(project: Project) -> list[PipelineRun]:
     return [state.read(PipelineRun) for state in Ledger.open(project).states("pipeline_run")]
+
+
+def test_what_was_taken_and_not_begun_is_run(project: Project) -> None:
+    """A runner that was killed between taking a flow run and starting its process has lost nothing."""
+    flow_run_id = pipelines.submit(project, "pipelines:train", {"rows": 4}, trigger="test")
+    rest.set_state(project, flow_run_id, "PENDING")
+    with running(project):
+        done = eventually("the run", lambda: _when(project, flow_run_id, {"completed", "failed", "crashed"}))
+    assert done.state == "completed", done.message
+
+
+def test_what_is_deleted_on_prefects_pages_stops_nothing(
+    project: Project, runner: "subprocess.Popen[bytes]", tmp_path: Path
+) -> None:
+    """Without its flow run a process ends as usual; a deployment that is gone is made again, paused or not."""
+    mark = tmp_path / "mark"
+    flow_run_id = pipelines.submit(project, "pipelines:slow", {"mark": str(mark)}, trigger="test")
+    eventually("the start", mark.exists)
+    rest.call(project, "DELETE", f"flow_runs/{flow_run_id}")
+    for deployment in rest.deployments(project):
+        if deployment["name"] == "pipelines:train":
+            rest.delete_deployment(project, deployment["id"])
+        elif deployment["name"] == "batch-nightly":
+            schedule_id = deployment["schedules"][0]["id"]
+            path = f"deployments/{deployment['id']}/schedules/{schedule_id}"
+            rest.call(project, "PATCH", path, {"active": False})
+    os.kill(int(mark.read_text()), signal.SIGKILL)
+    eventually("the deployment", lambda: rest.deployments(project, "pipelines:train"))
+    (nightly,) = rest.deployments(project, "batch-nightly")
+    assert [schedule["active"] for schedule in nightly["schedules"]] == [False]
+    again = pipelines.submit(project, "pipelines:train", {}, trigger="test")
+    done = eventually("the run", lambda: _when(project, again, {"completed", "failed", "crashed"}))
+    assert (done.state, runner.poll()) == ("completed", None)
+    eventually("the notes' end", lambda: not list((project.run / "flows").glob("*.json")))
+
+
+def test_a_killed_server_stops_no_run(
+    project: Project, server: Server, runner: "subprocess.Popen[bytes]", tmp_path: Path
+) -> None:
+    """A run that goes on while the server is started again completes, and the runner takes the next one."""
+    mark = tmp_path / "mark"
+    parameters = {"mark": str(mark), "seconds": 1}
+    flow_run_id = pipelines.submit(project, "pipelines:slow", parameters, trigger="test")
+    eventually("the start", mark.exists)
+    server.restart()
+    again = pipelines.submit(project, "pipelines:train", {}, trigger="test")
+    for each in (flow_run_id, again):
+        done = eventually("the end", partial(_when, project, each, {"completed", "failed", "crashed"}))
+        assert done.state == "completed", done.message
+        assert tracking.get(project, done.run_id).status == "FINISHED"
+    assert runner.poll() is None
+
+
+def test_runner_and_runs_end_with_their_supervisor(project: Project, tmp_path: Path) -> None:
+    """When the process that has started the runner is killed, nothing is left behind, and the run is ended."""
+    mark = tmp_path / "mark"
+    program = (
+        "import os, subprocess, sys, time\n"
+        "os.environ |= {'LOOPWRIGHT_PART': 'runner', 'LOOPWRIGHT_PARENT': str(os.getpid())}\n"
+        "runner = subprocess.Popen([sys.executable, '-m', 'loopwright.pipelines.runner'])\n"
+        "print(runner.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=project.root, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert supervisor.stdout is not None
+        runner_pid = int(supervisor.stdout.readline())
+        flow_run_id = pipelines.submit(project, "pipelines:slow", {"mark": str(mark)}, trigger="test")
+        eventually("the start", mark.exists)
+        supervisor.kill()
+        for pid in (runner_pid, int(mark.read_text())):
+            eventually("the end", partial(_gone, pid), 30)
+    finally:
+        supervisor.kill()
+        supervisor.communicate()
+    assert pipelines.flow_run(project, flow_run_id).state == "crashed"
+
+
+def _gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_runner_stops_in_time_and_ends_what_it_ran(project: Project, tmp_path: Path) -> None:

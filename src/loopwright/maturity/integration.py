@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from fnmatch import fnmatchcase
 
 from loopwright.maturity.facts import Dimension, Fact
 from loopwright.maturity.observed import Observed
@@ -56,10 +57,9 @@ def _build(seen: Observed) -> Fact:
 
 
 def _tests(seen: Observed) -> Fact:
+    names = {name: name.rpartition("/")[2] for name in seen.repository.files}
     found = [
-        name
-        for name in seen.repository.files
-        if name.rpartition("/")[2].startswith("test_") and name.endswith(".py")
+        name for name, last in names.items() if fnmatchcase(last, "test_*.py") or last.endswith("_test.py")
     ]
     command = "git add tests && git commit -m 'Test the pipelines'"
     return _fact(

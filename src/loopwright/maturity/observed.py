@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from loopwright.config import FILE, Project
 from loopwright.ledger import Event, Ledger
 from loopwright.lineage.environment import git
+from loopwright.pipelines.entrypoints import source_file
 from loopwright.records import DecisionRecord, Deployment, ModelVersion, PipelineRun, now
 
 __all__ = ["CODEOWNERS", "Live", "Observed", "Repository"]
@@ -48,7 +49,7 @@ class Live:
 class Repository:
     """The git repository around the project.
 
-    `files` are the tracked ones below the project's folder, and those at the top that count for all projects in it;
+    `files` are the committed ones below the project's folder, and those at the top that count for all projects in it;
     `folder` is the project's place in the repository, such as ``models/digits/``, empty at its top. `authors` wrote
     the pipelines, `deciders` wrote `loopwright.toml`; `owners` are named for it in CODEOWNERS.
     """
@@ -68,9 +69,10 @@ class Repository:
         if not commit:
             return cls("", 0, "", frozenset(), frozenset(), frozenset(), ())
         folder = (git(project.root, "rev-parse", "--show-prefix") or "").strip()
-        files = (git(project.root, "ls-files", "-z") or "").split("\0")
-        shared = [f":/{name}" for name in _SHARED]
-        above = (git(project.root, "ls-files", "-z", "--full-name", "--", *shared) or "").split("\0")
+        # What the commit holds, not the index: a file that is only staged is in nobody else's copy.
+        tree = ("ls-tree", "-r", "-z", "--name-only")
+        files = (git(project.root, *tree, "HEAD") or "").split("\0")
+        above = (git(project.root, *tree, "--full-tree", "HEAD", *_SHARED) or "").split("\0")
         count = (git(project.root, "rev-list", "--count", "HEAD") or "0").strip()
         return cls(
             commit=commit,
@@ -111,8 +113,9 @@ def _matches(pattern: str, path: str) -> bool:
 
 def code_of(project: Project) -> list[str]:
     """Return the files in which the project's pipelines are written."""
-    modules = {model.pipeline.partition(":")[0] for model in project.config.model.values() if model.pipeline}
-    return sorted(f"{module.replace('.', '/')}.py" for module in modules)
+    entrypoints = {model.pipeline for model in project.config.model.values() if model.pipeline}
+    files = {source_file(project, entrypoint) for entrypoint in entrypoints}
+    return sorted(file.relative_to(project.root).as_posix() for file in files)
 
 
 @dataclass(frozen=True, slots=True)

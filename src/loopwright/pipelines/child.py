@@ -1,37 +1,97 @@
-"""One scheduled flow run, in a process of its own: ``python -m loopwright.pipelines.child FLOW_RUN_ID ENTRYPOINT``."""
+"""One flow run in a process of its own, as the runner sees it."""
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import time
 
-from loopwright import parts
 from loopwright.config import Project
-from loopwright.errors import LoopwrightError
+from loopwright.errors import NotFound
+from loopwright.parts import PARENT_VARIABLE
 from loopwright.pipelines import rest
-from loopwright.pipelines.entrypoints import load
-from loopwright.pipelines.execution import execute
-from loopwright.pipelines.remote import TRIGGER_TAG, tagged
+from loopwright.pipelines.serving import Served
 
-__all__ = ["main"]
+__all__ = ["Child"]
 
-
-def main(flow_run_id: str, entrypoint: str) -> int:
-    """Run it and return the exit code."""
-    project = Project.find()
-    parts.connect(project)
-    found = rest.get_flow_run(project, flow_run_id)
-    trigger = tagged(found["tags"], TRIGGER_TAG) or ("schedule" if found.get("auto_scheduled") else "Prefect")
-    try:
-        pipeline = load(project, entrypoint)
-        execute(
-            project, pipeline, pipeline.bind(found["parameters"]), trigger=trigger, flow_run_id=flow_run_id
-        )
-    except LoopwrightError as error:
-        sys.stderr.write(f"{error}\n")
-        rest.end(project, flow_run_id, "FAILED", error.fact)
-        return error.exit_code
-    return 0
+#: A cancelled run gets so long to end by itself before it is killed.
+CANCEL_S = 10.0
+_LOG_LINES = 200
 
 
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+class Child:
+    """A running process of the runner; starts it."""
+
+    def __init__(self, project: Project, served: Served, flow_run_id: str) -> None:
+        self.project = project
+        self.served = served
+        self.flow_run_id = flow_run_id
+        self._cancelled = False
+        self._kill_at = math.inf
+        self._log = project.run / "logs" / "flows" / f"{flow_run_id}.log"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                served.command(flow_run_id),
+                cwd=project.root,
+                env=os.environ | {PARENT_VARIABLE: str(os.getpid())},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                process_group=0,  # what the run has started itself is killed with it
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, None while it runs; minus the signal's number when a signal ended it."""
+        return self._process.poll()
+
+    def cancel(self) -> None:
+        """Stop it because its run was cancelled; once, however often it is asked."""
+        if not self._cancelled:
+            self._cancelled = True
+            self.stop(CANCEL_S)
+
+    def stop(self, within_s: float) -> None:
+        """Ask the process to end, and have `insist` kill it when it has not after so many seconds."""
+        self._kill_at = time.monotonic() + within_s
+        self._process.terminate()
+
+    def insist(self) -> None:
+        """Kill a process, and all that it has started, when its time to end has passed."""
+        if self.exit_code is None and time.monotonic() >= self._kill_at:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def report(self) -> None:
+        """Tell Prefect how the process ended, where it could not do so itself."""
+        code = self.exit_code
+        assert code is not None
+        lines = self._tail()
+        with contextlib.suppress(NotFound):  # somebody deleted the flow run meanwhile
+            rest.log(self.project, self.flow_run_id, lines)
+            if self._cancelled and code != 0:
+                # The process itself may have said that it crashed, because it was terminated: that was we.
+                rest.set_state(self.project, self.flow_run_id, "CANCELLED", "Cancelled.", force=True)
+            elif code == 0 and not self.served.reports:
+                rest.end(self.project, self.flow_run_id, "COMPLETED", lines[-1] if lines else "")
+            elif code > 0 and not self.served.reports:
+                rest.end(self.project, self.flow_run_id, "FAILED", "\n".join(lines[-5:]))
+            else:
+                message = f"Crashed: the process ended with {code}."
+                rest.end(self.project, self.flow_run_id, "CRASHED", message)
+
+    def _tail(self) -> list[str]:
+        try:
+            text = self._log.read_bytes()[-50_000:].decode(errors="replace")
+        except OSError:
+            return []
+        return text.splitlines()[-_LOG_LINES:]

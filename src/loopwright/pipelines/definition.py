@@ -17,6 +17,7 @@ R = TypeVar("R")
 
 #: Annotations whose values are checked before a run starts, and what they take.
 _CHECKED: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
+_PLAIN = {kind.__name__: kind for kind in _CHECKED}
 
 
 class Running(Protocol):
@@ -94,7 +95,15 @@ class Pipeline(Generic[P, R]):
         try:
             return inspect.signature(self.function, eval_str=True)
         except (NameError, TypeError, SyntaxError, AttributeError):
-            return inspect.signature(self.function)
+            plain = inspect.signature(self.function)
+        # A name that only type checkers import leaves all annotations as texts; the plain ones are still known.
+        known = [
+            parameter.replace(annotation=_PLAIN.get(parameter.annotation, parameter.annotation))
+            if isinstance(parameter.annotation, str)
+            else parameter
+            for parameter in plain.parameters.values()
+        ]
+        return plain.replace(parameters=known)
 
     def bind(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Check parameters given by name and add the defaults.
@@ -125,17 +134,18 @@ class Pipeline(Generic[P, R]):
                 f"The pipeline {self.name!r} cannot be called so: {error}.",
                 valid=f"It is {self.name}{signature}.",
             ) from None
-        bound.apply_defaults()
+        # What is given is checked; a default is the author's own, such as None for an `int`.
         for name, value in bound.arguments.items():
             self._check(name, value, signature.parameters[name].annotation)
+        bound.apply_defaults()
         return dict(bound.arguments)
 
     def _check(self, name: str, value: Any, annotation: Any) -> None:
-        kinds = _CHECKED.get(annotation)
+        kinds = _CHECKED.get(annotation) if isinstance(annotation, type) else None
         wrong_bool = isinstance(value, bool) and annotation is not bool
         if kinds and (wrong_bool or not isinstance(value, kinds)):
             raise InvalidInput(
-                f"The parameter {name!r} of the pipeline {self.name!r} is {value!r}, a {type(value).__name__}.",
+                f"The parameter {name!r} of the pipeline {self.name!r} is {value!r}, of type {type(value).__name__}.",
                 valid=f"It takes {annotation.__name__}.",
                 parameter=name,
             )
@@ -214,8 +224,9 @@ def pipeline(fn: Callable[..., Any] | None = None, *, name: str | None = None) -
 
 def _refuse_async(function: Callable[..., Any], what: str) -> None:
     kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    if not callable(function) or any(kind(function) for kind in kinds):
+    named = callable(function) and hasattr(function, "__name__")
+    if not named or any(kind(function) for kind in kinds):
         raise InvalidInput(
             f"{function!r} cannot be a {what}.",
-            valid="Valid: a plain function, neither async nor a generator.",
+            valid="Valid: a plain function with a name, neither async nor a generator.",
         )

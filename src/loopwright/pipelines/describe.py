@@ -6,6 +6,7 @@ Prints one JSON object: entrypoint -> name, description, parameter schema; or th
 
 import inspect
 import json
+import math
 import sys
 from typing import Any
 
@@ -25,11 +26,12 @@ def describe(pipeline: Pipeline[Any, Any]) -> dict[str, Any]:
     required = []
     for position, (name, parameter) in enumerate(pipeline.signature.parameters.items()):
         field: dict[str, Any] = {"title": name, "position": position}
-        if parameter.annotation in _JSON_TYPES:
-            field["type"] = _JSON_TYPES[parameter.annotation]
+        kind = parameter.annotation
+        if isinstance(kind, type) and kind in _JSON_TYPES:  # other annotations need not even be hashable
+            field["type"] = _JSON_TYPES[kind]
         if parameter.default is parameter.empty:
             required.append(name)
-        elif isinstance(parameter.default, (bool, int, float, str, type(None))):
+        elif _is_json(parameter.default):
             field["default"] = parameter.default
         properties[name] = field
     return {
@@ -37,6 +39,12 @@ def describe(pipeline: Pipeline[Any, Any]) -> dict[str, Any]:
         "description": inspect.getdoc(pipeline.function) or "",
         "schema": {"title": "Parameters", "type": "object", "properties": properties, "required": required},
     }
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, (bool, int, str))
 
 
 def main(entrypoints: list[str]) -> None:

@@ -21,10 +21,12 @@ def main(flow_run_id: str, entrypoint: str) -> int:
     parts.follow_supervisor()
     project = Project.find()
     parts.connect(project)
-    found = rest.get_flow_run(project, flow_run_id)
-    trigger = tagged(found["tags"], TRIGGER_TAG) or ("schedule" if found["auto_scheduled"] else "Prefect")
     try:
         pipeline = load(project, entrypoint)
+        found = rest.get_flow_run(project, flow_run_id)
+        if found["state"]["type"] in rest.FINAL:  # cancelled while the module was being imported
+            return 0
+        trigger = tagged(found["tags"], TRIGGER_TAG) or ("schedule" if found["auto_scheduled"] else "Prefect")
         parameters = pipeline.bind(found["parameters"])
         execute(project, pipeline, parameters, trigger=trigger, flow_run_id=flow_run_id)
     except LoopwrightError as error:

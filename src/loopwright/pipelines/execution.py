@@ -114,6 +114,7 @@ class Execution:
         from loopwright.pipelines.engine import run_flow
 
         self._tracked = tracked = begin(self.project, self.pipeline.name, self._tags())
+        journal.write(self.project, tracked.run_id, flow_run_id)
         self.recorder.run_id = tracked.run_id
         self.record = dataclasses.replace(self.record, run_id=tracked.run_id)
         tags = [f"{RUN_TAG}{tracked.run_id}", f"{TRIGGER_TAG}{self.record.trigger}"]
@@ -126,24 +127,26 @@ class Execution:
         finally:
             running.reset(tokens[0])
             recorder.reset(tokens[1])
-            if self.record.flow_run_id and self._ended:
-                journal.forget(self.project, self.record.flow_run_id)
+            if self._ended:
+                journal.forget(self.project, tracked.run_id)
         return Done(value, self.record)
 
     def _body(self, flow_run_id: str) -> Any:
         """Run the user's function inside the flow. All is written down before Prefect calls the run completed."""
         assert self._tracked is not None
         self.record = dataclasses.replace(self.record, flow_run_id=flow_run_id)
-        journal.write(self.project, flow_run_id, self._tracked.run_id)
+        journal.write(self.project, self._tracked.run_id, flow_run_id)
         self._save("pipeline.started")
         # MLflow takes this in while the first step works already.
         self._described = _describing.submit(self._describe, self._tracked, flow_run_id)
         try:
             value = self.pipeline.function(**self.parameters)
-            self._described.result()
         except BaseException as error:
+            if error is not self._cause:  # not a step's, or another one than the code has dealt with
+                self._failed_step, self._cause = "", error
             self._fail(error)
             raise
+        self._described.result()
         self._complete(value)
         return value
 
@@ -242,8 +245,6 @@ class Execution:
         """End the run in MLflow and the ledger; once, however many layers the error passes."""
         if self.record.status != "running":
             return
-        if self._cause is None and self.record.flow_run_id:
-            self._cause = error
         self._end("failed", f"{self._place()}{type(error).__name__}: {error}"[:2000])
         assert self._tracked is not None
         if self._described is not None:
@@ -263,7 +264,7 @@ class Execution:
         facts = {"run_id": self.record.run_id, "flow_run_id": self.record.flow_run_id}
         if error is not self._cause:
             return Unavailable(
-                f"Prefect could not run the pipeline {self.pipeline.name!r}: {type(error).__name__}: {error}.",
+                f"The pipeline {self.pipeline.name!r} could not be tracked: {type(error).__name__}: {error}.",
                 hint="loopwright status",
                 **facts,
             )

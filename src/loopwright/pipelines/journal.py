@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -31,10 +32,13 @@ KILLED = "the process was killed"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One pipeline run and the process it is in. `created` tells a reused pid from the real one."""
+    """One pipeline run and the process it is in. `created` tells a reused pid from the real one.
 
-    flow_run_id: str
+    `flow_run_id` is empty until Prefect has given one; the MLflow run is there first.
+    """
+
     run_id: str
+    flow_run_id: str
     pid: int
     created: float
 
@@ -43,19 +47,24 @@ def _folder(project: Project) -> Path:
     return project.run / "flows"
 
 
-def write(project: Project, flow_run_id: str, run_id: str) -> None:
+@cache
+def _created(pid: int) -> float:
+    return psutil.Process(pid).create_time()
+
+
+def write(project: Project, run_id: str, flow_run_id: str = "") -> None:
     """Note that this process runs a pipeline."""
     folder = _folder(project)
     folder.mkdir(parents=True, exist_ok=True)
-    entry = Entry(flow_run_id, run_id, os.getpid(), psutil.Process().create_time())
-    temporary = folder / f".{flow_run_id}"
+    entry = Entry(run_id, flow_run_id, os.getpid(), _created(os.getpid()))
+    temporary = folder / f".{run_id}"
     temporary.write_text(json.dumps(asdict(entry)))
-    temporary.replace(folder / f"{flow_run_id}.json")
+    temporary.replace(folder / f"{run_id}.json")
 
 
-def forget(project: Project, flow_run_id: str) -> None:
+def forget(project: Project, run_id: str) -> None:
     """Note that a run has ended everywhere."""
-    (_folder(project) / f"{flow_run_id}.json").unlink(missing_ok=True)
+    (_folder(project) / f"{run_id}.json").unlink(missing_ok=True)
 
 
 def dead(project: Project) -> list[Entry]:
@@ -99,11 +108,12 @@ def bury(project: Project, entry: Entry, ledger: Ledger) -> None:
         ledger.put("pipeline_run", entry.run_id, failed)
         ledger.append("pipeline.failed", failed.pipeline, failed)
     completed = record is not None and record.status == "completed"
-    _end_flow_run(project, entry.flow_run_id, "COMPLETED" if completed else "CRASHED")
+    if entry.flow_run_id:
+        _end_flow_run(project, entry.flow_run_id, "COMPLETED" if completed else "CRASHED")
     with contextlib.suppress(NotFound):
         if tracking.get(project, entry.run_id).status == "RUNNING":
             tracking.end(project, entry.run_id, "FINISHED" if completed else "KILLED")
-    forget(project, entry.flow_run_id)
+    forget(project, entry.run_id)
 
 
 def _end_flow_run(project: Project, flow_run_id: str, state: Literal["COMPLETED", "CRASHED"]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from loopwright.config import Project
 from loopwright.records import Mode
@@ -12,6 +13,7 @@ __all__ = ["BATCH", "batches_of", "pipelines_of"]
 
 #: Prefect deployments of batch jobs are called so, followed by the deployment's name.
 BATCH = "batch-"
+_LOCALTIME = Path("/etc/localtime")
 
 
 def pipelines_of(project: Project) -> dict[str, list[tuple[str, str]]]:
@@ -40,7 +42,8 @@ def batches_of(project: Project) -> dict[str, list[tuple[str, str]]]:
 
 def _zone() -> str:
     """Return the machine's time zone, in which people write their schedules; UTC where it cannot be told."""
-    if zone := os.environ.get("TZ"):
-        return zone.lstrip(":")
-    target = str(Path("/etc/localtime").resolve())
-    return target.partition("zoneinfo/")[2] or "UTC"
+    name = os.environ.get("TZ", "").lstrip(":") or str(_LOCALTIME.resolve()).partition("zoneinfo/")[2]
+    try:
+        return ZoneInfo(name).key
+    except (ValueError, OSError, ZoneInfoNotFoundError):  # a POSIX rule, a copied file, a broken one
+        return "UTC"

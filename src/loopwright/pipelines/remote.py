@@ -48,6 +48,8 @@ def submit(project: Project, entrypoint: str, parameters: dict[str, Any], *, tri
     ------
     NotFound
         No model of the project has this pipeline.
+    InvalidInput
+        A parameter is no JSON value.
     Unavailable
         The Prefect server does not answer.
     """
@@ -66,7 +68,7 @@ def submit(project: Project, entrypoint: str, parameters: dict[str, Any], *, tri
         )
     try:
         created = rest.create_flow_run(project, deployment_id, parameters, [f"{TRIGGER_TAG}{trigger}"])
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InvalidInput(
             f"The parameters of {entrypoint} cannot be sent: {error}.", valid="They are JSON values."
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -99,9 +99,26 @@ def put_deployment(
     crons: list[tuple[str, str]] | None = None,
     schema: dict[str, Any] | None = None,
     description: str = "",
+    known: dict[str, Any] | None = None,
 ) -> str:
-    """Create or replace a deployment and return its id. `crons` are pairs of a cron expression and a time zone."""
-    flow_id = call(project, "POST", "flows/", {"name": flow})["id"]
+    """Create or replace a deployment and return its id.
+
+    Parameters
+    ----------
+    flow
+        What Prefect lists its runs under.
+    crons
+        Pairs of a cron expression and a time zone.
+    known
+        The deployment as it is in Prefect already. It stays under its flow, for with another one it would be another
+        deployment, without the runs that wait; and what was paused on Prefect's pages stays paused.
+    """
+    flow_id = known["flow_id"] if known else call(project, "POST", "flows/", {"name": flow})["id"]
+    off = {
+        (schedule["schedule"].get("cron"), schedule["schedule"].get("timezone"))
+        for schedule in (known["schedules"] if known else [])
+        if not schedule["active"]
+    }
     body = {
         "name": name,
         "flow_id": flow_id,
@@ -111,8 +128,10 @@ def put_deployment(
         "enforce_parameter_schema": False,
         "parameter_openapi_schema": schema or {"type": "object", "properties": {}},
         "schedules": [
-            {"schedule": {"cron": cron, "timezone": zone}, "active": True} for cron, zone in crons or []
+            {"schedule": {"cron": cron, "timezone": zone}, "active": (cron, zone) not in off}
+            for cron, zone in crons or []
         ],
+        "paused": bool(known and known["paused"]),
     }
     return str(call(project, "POST", "deployments/", body)["id"])
 
@@ -149,12 +168,13 @@ def flow_runs(project: Project, deployment_ids: list[str], states: list[str]) ->
     return sorted(found, key=lambda run: run["created"])
 
 
-def due(project: Project, deployment_ids: list[str], until: datetime) -> list[dict[str, Any]]:
+def due(project: Project, deployment_ids: list[str]) -> list[dict[str, Any]]:
     """Return the flow runs of these deployments that should start by now, in order of their time.
 
     Asking also tells Prefect that the deployments are being served.
     """
-    body = {"deployment_ids": deployment_ids, "scheduled_before": until.isoformat(), "limit": 200}
+    now = datetime.now(UTC).isoformat()
+    body = {"deployment_ids": deployment_ids, "scheduled_before": now, "limit": 200}
     found: list[dict[str, Any]] = call(project, "POST", "deployments/get_scheduled_flow_runs", body)
     return sorted(found, key=lambda run: run.get("next_scheduled_start_time") or run["created"])
 
@@ -184,17 +204,19 @@ def end_tasks(project: Project, flow_run_id: str, message: str) -> None:
         call(project, "POST", f"task_runs/{task['id']}/set_state", body)
 
 
-def log(project: Project, flow_run_id: str, lines: list[str], at: datetime) -> None:
+def log(project: Project, flow_run_id: str, lines: list[str]) -> None:
     """Add lines to the logs on a flow run's page."""
+    at = datetime.now(UTC)
     body = [
         {
             "flow_run_id": flow_run_id,
             "name": "loopwright",
             "level": 20,
             "message": line,
-            "timestamp": at.isoformat(),
+            # The page sorts by time alone.
+            "timestamp": (at + timedelta(microseconds=number)).isoformat(),
         }
-        for line in lines
+        for number, line in enumerate(lines)
         if line.strip()
     ]
     if body:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import psutil
 
 from loopwright.config import PROJECT_VARIABLE, Project
-from loopwright.parts import PART_VARIABLE, Part
+from loopwright.parts import PARENT_VARIABLE, PART_VARIABLE, Part
 
 __all__ = ["Process", "Spec"]
 
@@ -68,6 +68,7 @@ class Process:
         environment = os.environ | {
             PROJECT_VARIABLE: str(self.project.root),
             PART_VARIABLE: self.spec.name,
+            PARENT_VARIABLE: str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
             # A part uses processes for cores, not threads inside a numeric library.
             "OMP_NUM_THREADS": "1",

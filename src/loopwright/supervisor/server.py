@@ -14,6 +14,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
@@ -28,6 +29,9 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+#: A server runs for weeks, and a store that was empty when it started is not when it is asked.
+_ANALYZE_EVERY_S = 1800.0
+_SERVICES_STOP_S = 2.5
 #: Run by a process of its own while this one imports MLflow: Prefect's hundred migrations take as long.
 _MIGRATE_PREFECT = """
 import asyncio
@@ -38,11 +42,10 @@ asyncio.run(provide_database_interface().create_db())
 
 def _configure(project: Project, port: int) -> None:
     """Set what both servers read from the environment; must run before either is imported."""
-    tracking = project.state / "tracking"
     project.artifacts.mkdir(parents=True, exist_ok=True)
     prefect = project.state / "prefect"
     prefect.mkdir(parents=True, exist_ok=True)
-    store = f"sqlite:///{tracking / 'mlflow.db'}"
+    store = f"sqlite:///{_mlflow_store(project)}"
     base = f"http://127.0.0.1:{port}"
     os.environ |= {
         # MLflow's own command line sets these private variables for its workers.
@@ -73,38 +76,60 @@ def _configure(project: Project, port: int) -> None:
     }
 
 
-def _create_stores(project: Project) -> None:
-    """Create or migrate MLflow's schema once, under a lock, and set what it never sets itself.
+def _mlflow_schema(project: Project) -> None:
+    """Create or migrate MLflow's schema, and set what it never sets itself.
 
-    Eight processes that open a new MLflow store at the same time leave one alive; and without ANALYZE the best of ten
-    thousand runs by a metric takes a hundred times as long.
+    A new store gets its name when it is complete: MLflow does not recover from one whose making was interrupted.
     """
     from mlflow.store.db.utils import _safe_initialize_tables, create_sqlalchemy_engine_with_retry
 
-    path = project.state / "tracking" / "mlflow.db"
-    with FileLock(f"{path}.lock", timeout=120):
-        engine = create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")
-        _safe_initialize_tables(engine)
-        engine.dispose()
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("ANALYZE")
-            connection.commit()
+    path = _mlflow_store(project)
+    new = path.with_name("mlflow.db.new")
+    made = path if path.exists() else new
+    new.unlink(missing_ok=True)
+    engine = create_sqlalchemy_engine_with_retry(f"sqlite:///{made}")
+    _safe_initialize_tables(engine)
+    engine.dispose()
+    if made is new:
+        new.replace(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    _analyze(project)
+
+
+def _mlflow_store(project: Project) -> Path:
+    return project.state / "tracking" / "mlflow.db"
+
+
+def _analyze(project: Project) -> None:
+    """Count the rows behind MLflow's indexes: without, the best of 10,000 runs by a metric takes 100x as long."""
+    with contextlib.closing(sqlite3.connect(_mlflow_store(project), timeout=10)) as connection:
+        connection.execute("ANALYZE")
+        connection.commit()
 
 
 @contextlib.contextmanager
 def _prefect_schema(project: Project) -> Iterator[None]:
     """Create Prefect's schema beside what this process does meanwhile; a database that is there costs nothing here.
 
-    The server itself would do it on start, one thing after the other: 10 s later.
+    The server itself would do it on start, one thing after the other: 10 s later. When this fails, it does, and says
+    what is wrong.
     """
-    if (project.state / "prefect" / "prefect.db").exists():
+    path = project.state / "prefect" / "prefect.db"
+    if path.exists():
         yield
         return
-    child = subprocess.Popen([sys.executable, "-c", _MIGRATE_PREFECT])
+    new = path.with_name("prefect.db.new")
+    for left in path.parent.glob(f"{new.name}*"):
+        left.unlink()
+    address = {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{new}"}
+    child = subprocess.Popen([sys.executable, "-c", _MIGRATE_PREFECT], env=os.environ | address)
     try:
         yield
-        child.wait()  # when it failed, the server's own start says why
+        if child.wait() == 0:
+            with contextlib.closing(sqlite3.connect(new)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            new.replace(path)
     finally:
         if child.poll() is None:
             child.kill()
@@ -148,14 +173,14 @@ def _prefect_app() -> App:
 
 def build(project: Project) -> App:
     """Return the ASGI application that serves both."""
-    with _prefect_schema(project):
-        _create_stores(project)
+    with FileLock(project.state / "stores.lock", timeout=300), _prefect_schema(project):
+        _mlflow_schema(project)
         _tune_sqlite()
         mlflow_app, prefect_app = _mlflow_app(), _prefect_app()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _serve_lifespan((mlflow_app, prefect_app), receive, send)
+            await _serve_lifespan(project, (mlflow_app, prefect_app), receive, send)
             return
         path = scope["path"]
         if path == "/mlflow" or path.startswith("/mlflow/"):
@@ -198,7 +223,7 @@ def _to_page(scope: Scope, send: Send) -> Send:
     return forward
 
 
-async def _serve_lifespan(apps: tuple[Any, ...], receive: Receive, send: Send) -> None:
+async def _serve_lifespan(project: Project, apps: tuple[Any, ...], receive: Receive, send: Send) -> None:
     """Start and stop both applications with this one."""
     await receive()
     async with contextlib.AsyncExitStack() as stack:
@@ -208,13 +233,22 @@ async def _serve_lifespan(apps: tuple[Any, ...], receive: Receive, send: Send) -
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": repr(error)})
             raise
+        upkeep = asyncio.create_task(_keep_up(project))
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        # Prefect's services may take their time; the supervisor does not wait longer than this.
+        upkeep.cancel()
+        # Prefect's services may take their time; a part has five seconds to end, two of them for open requests.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(_SERVICES_STOP_S):
                 await stack.aclose()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _keep_up(project: Project) -> None:
+    while True:
+        await asyncio.sleep(_ANALYZE_EVERY_S)
+        with contextlib.suppress(sqlite3.OperationalError):  # locked for long: next time
+            await asyncio.to_thread(_analyze, project)
 
 
 @contextlib.asynccontextmanager

@@ -31,21 +31,34 @@ _experiments: dict[tuple[str, str], str] = {}
 class Tracked:
     """A run that is active in this thread: plain MLflow calls and autologging go into it."""
 
-    def __init__(self, run_id: str, artifact_uri: str) -> None:
+    def __init__(self, run_id: str, artifact_uri: str, outer: str = "") -> None:
         self.run_id = run_id
         self._artifact_uri = artifact_uri
+        self._outer = outer
 
     def log(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Log parameters and tags in one call. A long value is cut to what MLflow keeps."""
+        """Log parameters and tags in one call. A long value is cut to what MLflow keeps.
+
+        A parameter that the user's code has logged with another value meanwhile keeps that one.
+        """
         from mlflow import MlflowClient
         from mlflow.entities import Param, RunTag
+        from mlflow.exceptions import MlflowException
 
         rows = [Param(name, str(value)[:_LONGEST_VALUE]) for name, value in params.items()]
         labels = [RunTag(name, value) for name, value in tags.items()]
         client = MlflowClient()
-        client.log_batch(self.run_id, params=rows[:_MOST_PARAMS], tags=labels)
-        for first in range(_MOST_PARAMS, len(rows), _MOST_PARAMS):
-            client.log_batch(self.run_id, params=rows[first : first + _MOST_PARAMS])
+        try:
+            client.log_batch(self.run_id, params=rows[:_MOST_PARAMS], tags=labels)
+            rest = rows[_MOST_PARAMS:]
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            client.log_batch(self.run_id, tags=labels)
+            rest = rows
+        for row in rest:
+            with contextlib.suppress(MlflowException):
+                client.log_batch(self.run_id, params=[row])
 
     def log_datasets(self, datasets: Sequence[DatasetRef]) -> None:
         """Show the datasets on the run's page."""
@@ -92,7 +105,7 @@ class Tracked:
             MlflowClient().log_artifacts(self.run_id, temporary)
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """End the run, and runs inside it that were left open. Does nothing to a run that has ended.
+        """End the run, and runs inside it that were left open; a run around it stays open.
 
         Raises
         ------
@@ -102,13 +115,15 @@ class Tracked:
         import mlflow
         from mlflow.exceptions import MlflowException
 
-        while (active := mlflow.active_run()) is not None:
-            try:
+        try:
+            while (active := mlflow.active_run()) is not None and active.info.run_id != self._outer:
                 mlflow.end_run(status)
-            except MlflowException as error:
-                raise Unavailable(f"MLflow does not end the run {self.run_id}: {error}.") from error
-            if active.info.run_id == self.run_id:
-                return
+                if active.info.run_id == self.run_id:
+                    return
+            # The user's code has ended it, as finished, before the pipeline was through.
+            mlflow.MlflowClient().set_terminated(self.run_id, status)
+        except MlflowException as error:
+            raise Unavailable(f"MLflow does not end the run {self.run_id}: {error}.") from error
 
 
 def begin(project: Project, name: str, tags: Mapping[str, str]) -> Tracked:
@@ -126,14 +141,16 @@ def begin(project: Project, name: str, tags: Mapping[str, str]) -> Tracked:
 
     try:
         experiment_id = _experiment(project)
-        nested = mlflow.active_run() is not None
-        run = mlflow.start_run(experiment_id=experiment_id, run_name=name, tags=dict(tags), nested=nested)
+        outer = mlflow.active_run()
+        run = mlflow.start_run(
+            experiment_id=experiment_id, run_name=name, tags=dict(tags), nested=outer is not None
+        )
     except MlflowException as error:
         _experiments.clear()
         raise Unavailable(
             f"MLflow at {mlflow.get_tracking_uri()} does not start a run: {error}.", hint="loopwright status"
         ) from error
-    return Tracked(run.info.run_id, run.info.artifact_uri)
+    return Tracked(run.info.run_id, run.info.artifact_uri, outer.info.run_id if outer else "")
 
 
 def _experiment(project: Project) -> str:

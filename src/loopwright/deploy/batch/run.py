@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from loopwright import parts
 from loopwright.config import Project
 from loopwright.deploy.batch.job import run
 from loopwright.errors import LoopwrightError
@@ -16,6 +17,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m loopwright.deploy.batch.run DEPLOYMENT", file=sys.stderr)  # noqa: T201
         return 2
+    parts.follow_supervisor()
     try:
         done = run(Project.find(), arguments[0])
     except LoopwrightError as error:
