@@ -23,6 +23,9 @@ from loopwright.predictions.files import LogFolder, Segment
 from loopwright.predictions.tail import read_batches
 from loopwright.records import Column, Signature, Task
 
+#: Where a child process finds `prediction_rows`.
+SUPPORT = Path(__file__).parents[2] / "support"
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
@@ -333,7 +336,7 @@ log.append(batch)
 print(" ".join(kept + batch.prediction_id))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)],
+        [sys.executable, "-c", code, str(tmp_path), str(SUPPORT)],
         capture_output=True,
         text=True,
     )

@@ -26,6 +26,9 @@ from loopwright.predictions import (
 from loopwright.predictions.sql import read_snapshot
 from loopwright.records import Column, Label, ModelVersion, Signature, Task
 
+#: Where a child process finds `prediction_rows`.
+SUPPORT = Path(__file__).parents[2] / "support"
+
 START = datetime(2026, 9, 21, 12, tzinfo=UTC)
 START_US = int(START.timestamp() * 1e6)
 MINUTE_US = 60_000_000
@@ -350,7 +353,7 @@ heavy = {"pandas", "sklearn", "mlflow", "prefect"} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)],
+        [sys.executable, "-c", code, str(tmp_path), str(SUPPORT)],
         capture_output=True,
         text=True,
     )

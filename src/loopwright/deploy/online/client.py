@@ -234,5 +234,6 @@ def _log(project: Project) -> LabelLog:
 def _close_logs() -> None:
     for (pid, _), log in _logs.items():
         if pid == os.getpid():
-            with contextlib.suppress(LoopwrightError):
+            # The project's folder may have been deleted by now; nobody waits for an answer.
+            with contextlib.suppress(LoopwrightError, OSError):
                 log.close()
