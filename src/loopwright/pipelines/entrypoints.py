@@ -46,7 +46,8 @@ def load(project: Project, entrypoint: str | Callable[..., Any]) -> Pipeline[Any
     known = [key for key, value in vars(module).items() if isinstance(value, Pipeline)]
     found = getattr(module, attribute, None)
     if found is None:
-        raise NotFound.among(f"pipeline in {name}", attribute, known, hint="loopwright pipeline list")
+        entrypoints = [f"{name}:{key}" for key in known]
+        raise NotFound.among("pipeline", entrypoint, entrypoints, hint="loopwright pipeline list")
     if not isinstance(found, Pipeline):
         raise InvalidInput(
             f"{entrypoint} is a {type(found).__name__}, not a pipeline.",
