@@ -106,14 +106,16 @@ def test_the_session_of_the_readme(shell: Shell) -> None:
     assert {part["state"] for part in parts} == {"ready"}
     serving = next(part["url"] for part in parts if part["name"] == "serving-1")
 
-    status, answer = post(f"{serving}/predict/wine-api", wine(shell, 1))
+    assert "predict/wine-api -d @wine.json" in session
+    body = json.loads((shell.folder / "wine.json").read_text())
+    status, answer = post(f"{serving}/predict/wine-api", body)
     assert status == 200, answer
     assert (answer["model"], answer["version"], answer["variant"]) == ("wine", 1, "champion")
-    assert answer["prediction"] == 0
+    assert answer["prediction"] == 1
 
-    shell.run("loopwright", "label", answer["prediction_id"], "0")
+    shell.run("loopwright", "label", answer["prediction_id"], "1")
     shown = json.loads(shell.run("loopwright", "prediction", "show", answer["prediction_id"]))
-    assert shown["actual"] == 0
+    assert shown["actual"] == 1
     traced = json.loads(shell.run("loopwright", "trace", answer["prediction_id"], "--json"))
     assert all(link["ok"] for link in traced["links"]), traced["links"]
     assert [link["name"] for link in traced["links"]][-1] == "data/wine.csv"

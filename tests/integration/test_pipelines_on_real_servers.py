@@ -289,7 +289,7 @@ def test_a_pipeline_returns_what_its_function_returns(project: Project) -> None:
 def test_wrong_entrypoints_and_parameters_start_no_run(project: Project) -> None:
     """What is wrong is said with what exists, before anything is tracked."""
     before = len(tracking.runs(project))
-    with pytest.raises(NotFound, match="Did you mean 'train'"):
+    with pytest.raises(NotFound, match="Did you mean 'pipelines:train'"):
         pipelines.run(project, "pipelines:trian", {})
     with pytest.raises(NotFound, match="Did you mean 'pipelines'"):
         pipelines.run(project, "pipeline:train", {})

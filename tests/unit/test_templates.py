@@ -1,6 +1,7 @@
 """The project files that `init` and `demo` write."""
 
 import compileall
+import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ def test_the_starter_is_a_valid_project(tmp_path: Path) -> None:
     assert compileall.compile_dir(tmp_path, quiet=2)
     assert (tmp_path / "data" / "wine.csv").read_text().count("\n") == 179
     assert (tmp_path / ".gitignore").is_file()
+    wine = json.loads((tmp_path / "wine.json").read_text())
+    header = (tmp_path / "data" / "wine.csv").read_text().partition("\n")[0]
+    assert [*wine, "grower"] == header.split(",")
 
 
 def test_an_unknown_template_lists_the_known(tmp_path: Path) -> None:

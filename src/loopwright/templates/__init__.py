@@ -43,12 +43,15 @@ def write(template: str, root: Path, values: Mapping[str, str]) -> list[Path]:
         written.append(target)
     make = DATA.get(template)
     if make:
-        written.append(make(root))
+        written += make(root)
     return written
 
 
-def _wine(root: Path) -> Path:
-    """Write the wine data that is bundled with scikit-learn (178 wines, 13 measurements, 3 growers) as a CSV file."""
+def _wine(root: Path) -> list[Path]:
+    """Write the wine data that is bundled with scikit-learn (178 wines, 13 measurements, 3 growers) as a CSV file.
+
+    One wine without its grower is written too, as the body of a request.
+    """
     from sklearn.datasets import load_wine
 
     path = root / "data" / "wine.csv"
@@ -56,7 +59,9 @@ def _wine(root: Path) -> Path:
     frame = load_wine(as_frame=True).frame
     frame.columns = [name.replace("/", "_per_") for name in frame.columns]
     frame.rename(columns={"target": "grower"}).to_csv(path, index=False)
-    return path
+    request = root / "wine.json"
+    request.write_text(frame.drop(columns="target").iloc[100].to_json(indent=1) + "\n", encoding="utf-8")
+    return [path, request]
 
 
-DATA: dict[str, Callable[[Path], Path]] = {"starter": _wine}
+DATA: dict[str, Callable[[Path], list[Path]]] = {"starter": _wine}

@@ -50,7 +50,7 @@ def make(folder: Path, answer: str = "") -> Project:
     [
         ("task.weekly:train", {}, NotFound, "'task.weekly'"),
         ("tasks.weakly:train", {}, NotFound, "'tasks.weakly'"),
-        ("tasks.weekly:tarin", {}, NotFound, "'tarin'. Did you mean 'train'? Known: train"),
+        ("tasks.weekly:tarin", {}, NotFound, "Did you mean 'tasks.weekly:train'? Known: tasks.weekly:train"),
         ("tasks.weekly:plain", {}, InvalidInput, "is a function, not a pipeline. Pipelines in tasks.weekly: train"),
         ("tasks.weekly:train", {"row": 5}, InvalidInput, "no parameter 'row'. Did you mean 'rows'? Parameters: rows, rate"),
         ("tasks.weekly:train", {"rows": "5"}, InvalidInput, "is '5', of type str. It takes int"),
