@@ -90,6 +90,18 @@ def test_a_killed_part_comes_back_and_a_killed_supervisor_leaves_nothing_behind(
     assert not control.down(project)
 
 
+def test_the_parts_of_a_deleted_project_stop(project: Project, tmp_path: Path) -> None:
+    """Who deletes or moves the folder of a project that is up leaves no process behind."""
+    parts.ensure(project, "server", wait_s=150)
+    parts.ensure(project, "runner", wait_s=150)
+    boss = parts.supervisor(project)
+    assert boss is not None
+    running = [boss, *parts.read(project).values()]
+    assert len(running) == 3
+    project.state.rename(tmp_path / "elsewhere")  # in one go, as the parts still write
+    wait_for("the end", lambda: not any(parts.alive(part) for part in running), 30)
+
+
 def test_a_taken_port_is_refused_with_its_owner(project: Project) -> None:
     """A configured port that somebody uses names who; a free one that was remembered is kept."""
     with socket.socket() as taken:

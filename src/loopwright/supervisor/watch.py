@@ -59,13 +59,15 @@ class Supervisor:
                 "supervisor.json",
                 {"name": "supervisor", "pid": me.pid, "created": me.create_time(), "state": "ready"},
             )
+            mine = self.project.run / "supervisor.json"
             try:
-                while not self._stopping:
+                # Somebody who deletes the project does not want its parts to go on without it.
+                while not self._stopping and mine.exists():
                     self._turn()
                     time.sleep(0.1)
             finally:
-                self._stop_all()
-                (self.project.run / "supervisor.json").unlink(missing_ok=True)
+                self._stop_all(record=mine.exists())
+                mine.unlink(missing_ok=True)
         return 0
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -186,8 +188,8 @@ class Supervisor:
                 process.kill()
         parts.write(self.project, {})
 
-    def _stop_all(self) -> None:
-        """Stop the parts: first those that start work, the server last."""
+    def _stop_all(self, *, record: bool) -> None:
+        """Stop the parts: first those that start work, the server last. Without `record`, nothing is written down."""
         order = sorted(self.processes.values(), key=lambda process: process.spec.name == "server")
         until = time.monotonic() + STOP_S
         for last in (False, True):
@@ -196,8 +198,10 @@ class Supervisor:
                 process.stop()
             for process in group:
                 process.wait(until if not last else time.monotonic() + STOP_S)
-                self.ledger.append("part.stopped", process.spec.name, {})
-        parts.write(self.project, {name: process.part for name, process in self.processes.items()})
+                if record:
+                    self.ledger.append("part.stopped", process.spec.name, {})
+        if record:
+            parts.write(self.project, {name: process.part for name, process in self.processes.items()})
         if self._listener:
             self._listener.close()
 
