@@ -29,6 +29,7 @@ __all__ = [
     "alive",
     "ask",
     "beat",
+    "claim",
     "connect",
     "ensure",
     "follow_supervisor",
@@ -38,6 +39,7 @@ __all__ = [
     "ready",
     "supervisor",
     "tail",
+    "unclaim",
     "url",
     "wanted",
     "write",
@@ -102,6 +104,19 @@ def supervisor(project: Project) -> Part | None:
     facts = _read_json(project, "supervisor.json")
     part = Part(**facts) if facts else None
     return part if part and alive(part) else None
+
+
+def claim(project: Project) -> Part:
+    """Write down this process as the project's supervisor, which `supervisor` then returns. Only the supervisor calls this."""
+    me = psutil.Process()
+    part = Part("supervisor", me.pid, me.create_time(), state="ready")
+    _write_json(project, "supervisor.json", asdict(part))
+    return part
+
+
+def unclaim(project: Project) -> None:
+    """Take back what `claim` wrote."""
+    (project.run / "supervisor.json").unlink(missing_ok=True)
 
 
 def wanted(project: Project) -> tuple[str, ...]:

@@ -102,6 +102,21 @@ def test_the_parts_of_a_deleted_project_stop(project: Project, tmp_path: Path) -
     wait_for("the end", lambda: not any(parts.alive(part) for part in running), 30)
 
 
+def test_a_supervisor_gives_way_to_that_of_a_project_begun_anew(project: Project, tmp_path: Path) -> None:
+    """A folder that was deleted and made again has a supervisor of its own; the first one leaves it alone."""
+    parts.start(project)
+    wait_for("the first supervisor", lambda: parts.supervisor(project) is not None, 30)
+    first = parts.supervisor(project)
+    assert first is not None
+    project.state.rename(tmp_path / "elsewhere")
+    second = parts.claim(project)
+    try:
+        wait_for("the end of the first", lambda: not parts.alive(first), 30)
+        assert parts.supervisor(project) == second
+    finally:
+        parts.unclaim(project)  # the fixture stops the supervisor, which would be this process
+
+
 def test_a_taken_port_is_refused_with_its_owner(project: Project) -> None:
     """A configured port that somebody uses names who; a free one that was remembered is kept."""
     with socket.socket() as taken:

@@ -53,21 +53,17 @@ class Supervisor:
             signal.signal(signal.SIGTERM, self._on_signal)
             signal.signal(signal.SIGINT, self._on_signal)
             self._stop_leftovers()
-            me = psutil.Process()
-            parts._write_json(
-                self.project,
-                "supervisor.json",
-                {"name": "supervisor", "pid": me.pid, "created": me.create_time(), "state": "ready"},
-            )
-            mine = self.project.run / "supervisor.json"
+            me = parts.claim(self.project)
             try:
-                # Somebody who deletes the project does not want its parts to go on without it.
-                while not self._stopping and mine.exists():
+                # Somebody who deletes the project, perhaps to begin it anew, does not want its parts to go on.
+                while not self._stopping and parts.supervisor(self.project) == me:
                     self._turn()
                     time.sleep(0.1)
             finally:
-                self._stop_all(record=mine.exists())
-                mine.unlink(missing_ok=True)
+                record = parts.supervisor(self.project) == me
+                self._stop_all(record=record)
+                if record:
+                    parts.unclaim(self.project)
         return 0
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -189,7 +185,7 @@ class Supervisor:
         parts.write(self.project, {})
 
     def _stop_all(self, *, record: bool) -> None:
-        """Stop the parts: first those that start work, the server last. Without `record`, nothing is written down."""
+        """Stop the parts: first those that start work, the server last. Nothing is written without `record`."""
         order = sorted(self.processes.values(), key=lambda process: process.spec.name == "server")
         until = time.monotonic() + STOP_S
         for last in (False, True):
