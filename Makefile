@@ -21,13 +21,12 @@ $(UV):
 	@$(PYTHON) -m venv .tools
 	@.tools/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-# Bytecode is compiled once, here: some environments forbid Python to write it, and each process would compile anew.
 $(VENV)/.locked: uv.lock pyproject.toml | $(UV)
-	@$(UV) sync --quiet --frozen --compile-bytecode --python "$$(command -v $(PYTHON))"
+	@$(UV) sync --quiet --frozen --python "$$(command -v $(PYTHON))"
 	@touch $@
 
 $(VENV)/.locked-all: uv.lock pyproject.toml | $(UV)
-	@$(UV) sync --quiet --frozen --compile-bytecode --python "$$(command -v $(PYTHON))" --group test --group dev
+	@$(UV) sync --quiet --frozen --python "$$(command -v $(PYTHON))" --group test --group dev
 	@touch $@ $(VENV)/.locked
 
 setup: $(VENV)/.locked-all ## Install everything that development needs
