@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-
-sys.path.append(str(Path(__file__).parents[1] / "unit" / "deploy"))
 from four_modes import new_project, serve, wine, wine_version
 
 from loopwright.config import Project

@@ -7,8 +7,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "unit" / "deploy"))
 from four_modes import new_project, wine, wine_version
 
 from loopwright.deploy import edge

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "unit" / "deploy"))
 from four_modes import wine, wine_version
 
 from loopwright.config import Project

@@ -1,15 +1,11 @@
 """Parity: the modes give the model's own answers, and nothing of the comparison reaches the project's log."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import msgspec
 import pandas as pd
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "unit" / "deploy"))
 from four_modes import add_version, diabetes_version, native_version, new_project, wine, wine_version
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LogisticRegression

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "unit" / "deploy"))
 from four_modes import new_project, serve, wine, wine_version
 
 from loopwright.config import Project

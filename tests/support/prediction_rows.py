@@ -1,5 +1,8 @@
 """Rows and a project for the tests of the prediction log."""
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,18 @@ def project_in(folder: Path) -> Project:
     text = '[model.iris]\npipeline = "pipelines:train"\ntarget = "species"\n[deployment.quiet]\nmodel = "iris"\nmode = "online"\n'
     (folder / "loopwright.toml").write_text(text)
     return Project(folder)
+
+
+def run_apart(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a Python of its own, which can import this module; ``sys.argv[1]`` is `folder`."""
+    here = str(Path(__file__).parent)
+    return subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env=os.environ | {"PYTHONPATH": here},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def rows(

@@ -2,8 +2,6 @@
 
 import os
 import random
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +11,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from prediction_rows import FLOWERS, project_in, rows
+from prediction_rows import FLOWERS, project_in, rows, run_apart
 
 from loopwright.config import Project
 from loopwright.errors import Unavailable
@@ -22,9 +20,6 @@ from loopwright.predictions import PredictionLog, PredictionStore, files, rollin
 from loopwright.predictions.files import LogFolder, Segment
 from loopwright.predictions.tail import read_batches
 from loopwright.records import Column, Signature, Task
-
-#: Where a child process finds `prediction_rows`.
-SUPPORT = Path(__file__).parents[2] / "support"
 
 
 @pytest.fixture
@@ -312,7 +307,6 @@ def test_a_write_that_the_disk_takes_in_part_is_cut_off_again(tmp_path: Path) ->
     code = """
 import resource, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 from prediction_rows import *
 from loopwright.errors import Unavailable
 from loopwright.predictions import PredictionLog
@@ -335,11 +329,7 @@ batch = rows(project, 1)
 log.append(batch)
 print(" ".join(kept + batch.prediction_id))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(SUPPORT)],
-        capture_output=True,
-        text=True,
-    )
+    done = run_apart(code, tmp_path)
     assert done.returncode == 0, done.stderr
     kept = done.stdout.split()
     assert len(kept) > 40

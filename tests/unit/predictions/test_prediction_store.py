@@ -1,7 +1,5 @@
 """Reading: spans of time, splits, versions with other inputs, and SQL that can only read."""
 
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from prediction_rows import FLOWERS, project_in, rows
+from prediction_rows import FLOWERS, project_in, rows, run_apart
 
 from loopwright.config import Project
 from loopwright.errors import Damaged, InvalidInput, NotFound
@@ -25,9 +23,6 @@ from loopwright.predictions import (
 )
 from loopwright.predictions.sql import read_snapshot
 from loopwright.records import Column, Label, ModelVersion, Signature, Task
-
-#: Where a child process finds `prediction_rows`.
-SUPPORT = Path(__file__).parents[2] / "support"
 
 START = datetime(2026, 9, 21, 12, tzinfo=UTC)
 START_US = int(START.timestamp() * 1e6)
@@ -330,7 +325,6 @@ def test_neither_writing_nor_reading_imports_pandas(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 from prediction_rows import *
 from loopwright.predictions import *
 from loopwright.records import Label
@@ -352,9 +346,5 @@ seal_orphans(project)
 heavy = {"pandas", "sklearn", "mlflow", "prefect"} & set(sys.modules)
 assert not heavy, heavy
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(SUPPORT)],
-        capture_output=True,
-        text=True,
-    )
+    done = run_apart(code, tmp_path)
     assert done.returncode == 0, done.stderr
