@@ -61,10 +61,18 @@ class Digits:
         )
 
     def rows(self) -> Iterator[Row]:
-        """Yield scans of the images that may arrive now, each a little different from all others."""
+        """Yield scans of the images that may arrive now, each a little different from all others.
+
+        All of them arrive before any arrives again: an accuracy is then of the images, not of which happened to come.
+        """
         names = _names()
+        part = ""
+        waiting: list[int] = []
         while True:
-            index = int(self._random.choice(self._parts[self._arriving]))
+            if part != self._arriving or not waiting:
+                part = self._arriving
+                waiting = self._random.permutation(self._parts[part]).tolist()
+            index = waiting.pop()
             pixels = self._scan(self._images[index]).ravel()
             writer = f"writer-{int(self._random.integers(5000))}"
             yield Row(dict(zip(names, pixels.tolist(), strict=True)), int(self._digits[index]), writer)
