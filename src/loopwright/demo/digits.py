@@ -17,8 +17,8 @@ from loopwright.templates import write
 __all__ = ["Digits"]
 
 #: 1,797 real images of 8 x 8 pixels, split once into parts that never mix: what the first models learn from, what
-#: arrives before the retraining, and what arrives after it. So no accuracy below is measured on an image that a
-#: model was trained on, tilted or not.
+#: arrives before the retraining, and what arrives after it. So no accuracy of the report is measured on an image that a
+#: model was trained on, tilted or not. The gate's is: its rows are new scans of images that came before, too.
 PARTS = {"history": slice(0, 600), "first": slice(600, 1200), "fresh": slice(1200, 1797)}
 TILT_DEGREES = 28.0
 BLUR_PIXELS = 0.5
