@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loopwright.config import Config, Project
     from loopwright.deploy.online.client import Client, label
-    from loopwright.lineage import dataset, labelled, trace
+    from loopwright.lineage import dataset, labelled, plain, trace
     from loopwright.pipelines import pipeline, step
     from loopwright.records import ModelVersion, Signature
     from loopwright.registry import register
@@ -28,6 +28,7 @@ __all__ = [
     "labelled",
     "load",
     "pipeline",
+    "plain",
     "register",
     "step",
     "trace",
@@ -44,6 +45,7 @@ _HOMES = {
     "labelled": "loopwright.lineage",
     "load": "loopwright.scoring",
     "pipeline": "loopwright.pipelines",
+    "plain": "loopwright.lineage",
     "register": "loopwright.registry",
     "step": "loopwright.pipelines",
     "trace": "loopwright.lineage",

@@ -144,6 +144,18 @@ class ServingConfig(_Section):
     max_body: Size = 16 * 1000**2
 
 
+class PipelinesConfig(_Section):
+    """`[pipelines]`: where the steps of all pipelines are carried out.
+
+    `run_on` is `threads`, this process, or `dask`: a Dask cluster at `address`, or one of this machine that is started
+    for each run. `workers` is how many steps go on beside each other; by default the number of cores, at least 4.
+    """
+
+    run_on: Literal["threads", "dask"] = "threads"
+    address: str | None = None
+    workers: int | None = Field(default=None, ge=1, le=1024)
+
+
 class GateConfig(_Section):
     """`gate`: what a candidate must show before it may be released.
 
@@ -292,6 +304,7 @@ class Config(_Section):
 
     project: ProjectConfig = ProjectConfig()
     serving: ServingConfig = ServingConfig()
+    pipelines: PipelinesConfig = PipelinesConfig()
     model: dict[str, ModelConfig] = {}
     deployment: dict[str, DeploymentConfig] = {}
     monitor: dict[str, MonitorConfig] = {}

@@ -112,24 +112,35 @@ class DatasetRef:
 
 @dataclass(frozen=True, slots=True)
 class StepRun:
-    """One step of one pipeline run. Digests name the datasets that went in and came out."""
+    """One call of a step in one pipeline run. Digests name the datasets that went in and came out.
+
+    `status` is `cached` where a kept result was used again. `began` is in seconds since the run's start; `number` counts
+    the calls from 0, and `after` has the numbers of those whose results went in. `note` says what was not as usual.
+    """
 
     name: str
     code_digest: str
-    status: Literal["completed", "failed"]
+    status: Literal["completed", "cached", "failed"]
     seconds: float
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    number: int = 0
+    began: float = 0.0
+    after: tuple[int, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineRun:
-    """One run of a pipeline: one MLflow run and one Prefect flow run, linked."""
+    """One run of a pipeline: one MLflow run and one Prefect flow run, linked.
+
+    `resumed` is the run whose kept results this one went on from.
+    """
 
     pipeline: str
     run_id: str
     flow_run_id: str
-    status: Literal["running", "completed", "failed"]
+    status: Literal["running", "completed", "failed", "cancelled"]
     started: datetime
     seconds: float = 0.0
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -143,6 +154,7 @@ class PipelineRun:
     seed: int | None = None
     trigger: str = ""
     error: str = ""
+    resumed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

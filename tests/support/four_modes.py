@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
 from sklearn.datasets import load_diabetes, load_wine

@@ -31,7 +31,7 @@ for _path, _name, _group, _help in (
     ("parts:up", "up", _START, "Start all parts of the project, or say what is running and where."),
     ("parts:down", "down", _START, "Stop all parts of the project."),
     ("parts:status", "status", _START, "Show what runs, where, and with how much memory."),
-    ("pipeline:app", "pipeline", _USE, "Run training pipelines."),
+    ("pipeline:app", "pipeline", _USE, "Run pipelines; look at, resume and cancel their runs."),
     ("run:app", "run", _USE, "Look at tracked runs."),
     ("model:app", "model", _USE, "Register, list and promote model versions."),
     ("deployment:app", "deployment", _USE, "Start, look at and roll back deployments."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopwright.lineage.code import code_digest
-    from loopwright.lineage.context import Recorder, recorder
+    from loopwright.lineage.context import Recorder, plain, recorder
     from loopwright.lineage.digests import digest_of, file_digest
     from loopwright.lineage.environment import Environment, capture
     from loopwright.lineage.fingerprints import fingerprint
@@ -29,6 +29,7 @@ __all__ = [
     "file_digest",
     "fingerprint",
     "labelled",
+    "plain",
     "read_snapshot",
     "recorder",
     "snapshot",
@@ -49,6 +50,7 @@ _HOMES = {
     "file_digest": "digests",
     "fingerprint": "fingerprints",
     "labelled": "labels",
+    "plain": "context",
     "read_snapshot": "snapshots",
     "recorder": "context",
     "snapshot": "snapshots",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import weakref
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from loopwright.records import DatasetRef
 
-__all__ = ["Recorder", "recorder"]
+__all__ = ["Recorder", "is_plain", "plain", "recorder"]
 
 #: Rows compared to notice that a frame was changed in place since it was hashed.
 _WITNESSES = 64
@@ -17,21 +20,32 @@ _WITNESSES = 64
 
 @dataclass
 class Recorder:
-    """What one pipeline run has read so far. Used by one thread."""
+    """What one pipeline run has read so far. May be used by several threads."""
 
     pipeline: str = ""
     run_id: str = ""
     datasets: list[DatasetRef] = field(default_factory=list)
     _known: dict[int, tuple[weakref.ref[Any], str, str]] = field(default_factory=dict)
+    _parent: Recorder | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def inner(self) -> Recorder:
+        """Return a recorder for one step: what it writes down is in this one too, and has its own list besides."""
+        return Recorder(self.pipeline, self.run_id, _known=self._known, _parent=self)
 
     def add(self, dataset: DatasetRef) -> None:
         """Write down that the run uses a dataset; the one added last comes last."""
-        same = [
-            known for known in self.datasets if (known.digest, known.name) == (dataset.digest, dataset.name)
-        ]
-        for known in same:
-            self.datasets.remove(known)
-        self.datasets.append(dataset)
+        with self._lock:
+            same = [
+                known
+                for known in self.datasets
+                if (known.digest, known.name) == (dataset.digest, dataset.name)
+            ]
+            for known in same:
+                self.datasets.remove(known)
+            self.datasets.append(dataset)
+        if self._parent is not None:
+            self._parent.add(dataset)
 
     def remember(self, table: Any, digest: str) -> None:
         """Keep the fingerprint of a frame or table, so that it is hashed once although many steps take it."""
@@ -56,3 +70,34 @@ def _witness(table: Any) -> str:
 
 #: The running pipeline's recorder; None outside of pipelines.
 recorder: ContextVar[Recorder | None] = ContextVar("loopwright_recorder", default=None)
+
+_plain: ContextVar[bool] = ContextVar("loopwright_plain", default=False)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Inside, pipelines are plain function calls: no server is asked and nothing is written. For tests.
+
+    `loopwright.dataset` only reads its source; `loopwright.register` checks what it is given and returns a model
+    version with the number 0.
+
+    Examples
+    --------
+    >>> import loopwright as lw
+    >>> @lw.pipeline
+    ... def train(depth: int = 6) -> int:
+    ...     return depth
+    >>> with lw.plain():
+    ...     train(depth=3)
+    3
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def is_plain() -> bool:
+    """Whether the code runs inside of `plain`."""
+    return _plain.get()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from loopwright.errors import InvalidInput, listing, nearest
+from loopwright.lineage.context import is_plain
 
-__all__ = ["Pipeline", "Step", "pipeline", "running", "step"]
+__all__ = ["Options", "Pipeline", "Step", "pipeline", "running", "step"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,21 +29,47 @@ class Running(Protocol):
     def call(self, step: Step[Any, Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Run the step as a part of the pipeline run."""
 
+    def submit(self, step: Step[Any, Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Future[Any]:
+        """Start the step beside what goes on, and return at once."""
+
+    def map(self, step: Step[Any, Any], items: list[Any], named: dict[str, Any]) -> list[Any]:
+        """Run the step for each item, several at a time, and return the results in the order of the items."""
+
 
 #: The pipeline run the code is in; None outside of pipelines.
 running: ContextVar[Running | None] = ContextVar("loopwright_pipeline_run", default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a step is run; see `step` for what each means."""
+
+    retries: int = 0
+    retry_delay_s: float = 0.0
+    timeout_s: float | None = None
+    cache: bool = False
+    keep: bool = True
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        wrong_times = self.retry_delay_s < 0 or (self.timeout_s is not None and self.timeout_s <= 0)
+        wrong_counts = self.retries < 0 or (self.concurrency is not None and self.concurrency < 1)
+        if wrong_times or wrong_counts:
+            raise InvalidInput(
+                f"A step cannot have retries={self.retries}, retry_delay_s={self.retry_delay_s}, "
+                f"timeout_s={self.timeout_s} and concurrency={self.concurrency}.",
+                valid="retries and retry_delay_s are 0 or more, timeout_s is more than 0, concurrency 1 or more.",
+            )
+
+
 class Step(Generic[P, R]):
     """A function that is seen as one task of a Prefect flow when a pipeline calls it."""
 
-    def __init__(self, function: Callable[P, R], name: str, retries: int, timeout_s: float | None) -> None:
+    def __init__(self, function: Callable[P, R], name: str, options: Options) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
-        self.retries = retries
-        self.timeout_s = timeout_s
-        self.task: Any = None  # Prefect's task, made with the first run and kept
+        self.options = options
 
     @functools.cached_property
     def code_digest(self) -> str:
@@ -57,6 +86,37 @@ class Step(Generic[P, R]):
         result: R = run.call(self, args, kwargs)
         return result
 
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Start the step beside what goes on; `result()` of what this returns waits for it.
+
+        The future can be given to another step as an argument; that step gets the result. Outside of a pipeline the
+        function runs at once.
+        """
+        run = running.get()
+        if run is not None:
+            return run.submit(self, args, kwargs)
+        future: Future[R] = Future()
+        try:
+            future.set_result(self.function(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it from `result()`
+            future.set_exception(error)
+        return future
+
+    def map(self, items: Iterable[Any], /, **same: Any) -> list[R]:
+        """Run the step for each item, several at a time, and return the results in the order of the items.
+
+        Parameters
+        ----------
+        items
+            Each is the first argument of one call.
+        same
+            Arguments that are the same for all calls.
+        """
+        run = running.get()
+        if run is not None:
+            return run.map(self, list(items), same)
+        return [self.function(item, **same) for item in items]
+
     def __repr__(self) -> str:
         return f"<step {self.name}>"
 
@@ -72,11 +132,13 @@ class Pipeline(Generic[P, R]):
         self.function = function
         self.name = name
         self.entrypoint = f"{function.__module__}:{function.__qualname__}"
-        self.flow: Any = None  # Prefect's flow, made with the first run and kept
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the pipeline of the project in the current folder and return what the function returns."""
-        if running.get() is not None:
+        """Run the pipeline of the project in the current folder and return what the function returns.
+
+        Inside of `loopwright.plain` it is a plain function call.
+        """
+        if running.get() is not None or is_plain():
             # A pipeline in a pipeline is a part of it: its steps belong to the outer run.
             return self.function(*args, **kwargs)
         from loopwright.config import Project
@@ -155,14 +217,26 @@ class Pipeline(Generic[P, R]):
 def step(fn: Callable[P, R]) -> Step[P, R]: ...
 @overload
 def step(
-    fn: None = None, *, name: str | None = None, retries: int = 0, timeout_s: float | None = None
+    fn: None = None,
+    *,
+    name: str | None = None,
+    retries: int = 0,
+    retry_delay_s: float = 0.0,
+    timeout_s: float | None = None,
+    cache: bool = False,
+    keep: bool = True,
+    concurrency: int | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(
     fn: Callable[..., Any] | None = None,
     *,
     name: str | None = None,
     retries: int = 0,
+    retry_delay_s: float = 0.0,
     timeout_s: float | None = None,
+    cache: bool = False,
+    keep: bool = True,
+    concurrency: int | None = None,
 ) -> Any:
     """Make a function a step of pipelines.
 
@@ -172,8 +246,18 @@ def step(
         What it is called in Prefect and in the lineage; by default the function's name.
     retries
         How often it is tried again after it raised.
+    retry_delay_s
+        Seconds before each new try.
     timeout_s
         After so many seconds it counts as failed; None waits for ever.
+    cache
+        Whether a later run may use the result again when nothing has changed that it depends on: the code of the step
+        and of the project's functions it uses, the versions of their packages, the arguments, and the files that it
+        reads with `loopwright.dataset`. Only for steps that do nothing else than compute their result.
+    keep
+        Whether the result is kept until the run has completed, so that a failed run can be resumed behind it.
+    concurrency
+        How many calls of this step go on at a time on this machine, over all runs of the project; None for no limit.
 
     Examples
     --------
@@ -182,16 +266,14 @@ def step(
     ...     return 2 * number
     >>> double(4)
     8
+    >>> double.map([1, 2, 3])
+    [2, 4, 6]
     """
-    if retries < 0 or (timeout_s is not None and timeout_s <= 0):
-        raise InvalidInput(
-            f"A step cannot have retries={retries} and timeout_s={timeout_s}.",
-            valid="retries is 0 or more, timeout_s more than 0.",
-        )
+    options = Options(retries, retry_delay_s, timeout_s, cache, keep, concurrency)
 
     def decorate(function: Callable[..., Any]) -> Step[Any, Any]:
         _refuse_async(function, "step")
-        return Step(function, name or function.__name__, retries, timeout_s)
+        return Step(function, name or function.__name__, options)
 
     return decorate(fn) if fn is not None else decorate
 

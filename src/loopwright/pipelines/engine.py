@@ -1,158 +1,109 @@
-"""The one file that runs Prefect: a pipeline as a flow, its steps as tasks.
+"""Prefect's own context for code of the user's that calls Prefect itself, such as tasks and `get_run_logger`.
 
-Prefect is imported when the first pipeline runs. Settings are given for the time of a run and not left behind: what a
-process does with Prefect on its own keeps its own settings.
+A run is written to Prefect by `flows`, without importing Prefect. Where the user's code imports it, before or meanwhile,
+its tasks become tasks of this flow run and its loggers write to this run's page. Settings are given for the time of a
+run and not left behind: what a process does with Prefect on its own keeps its own settings.
 """
 
 import contextlib
-import functools
-import logging
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-from loopwright.pipelines.definition import Pipeline, Step
+from loopwright.pipelines.flows import Flow
 
-__all__ = ["run_flow", "run_step"]
-
-#: Set by users who do want to see Prefect's own log lines in their terminal.
-_LOG_VARIABLES = ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")
+__all__ = ["prefect_context", "settings_context", "time_limit"]
 
 _settings: dict[str, Any] = {}
 _clients: dict[str, Any] = {}
-_body: ContextVar[Callable[[str], Any]] = ContextVar("loopwright_flow_body")
+_watching = False
 
 
-class _Call:
-    """One call of a step. Prefect walks through plain arguments, all million items of a list; not through this."""
+class _Waiting:
+    """A run whose context is entered when Prefect is imported, and left with `close`."""
 
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._call = functools.partial(function, *args, **kwargs)
-        self._text = ", ".join(
-            [*map(_short, args), *(f"{key}={_short(value)}" for key, value in kwargs.items())]
-        )
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.entered = contextlib.ExitStack()
 
-    def __call__(self) -> Any:
-        return self._call()
-
-    def __repr__(self) -> str:
-        return f"({self._text})"
+    def enter(self) -> None:
+        self.entered.enter_context(settings_context())
+        self.entered.enter_context(_flow_context(self.flow))
 
 
-def _short(value: Any) -> str:
-    if hasattr(value, "shape"):
-        return f"<{type(value).__name__} {value.shape}>"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
-
-
-def run_step(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a step as a task of the flow that runs in this thread."""
-    return _task(step)(_Call(step.function, args, kwargs))
-
-
-def _task(step: Step[Any, Any]) -> Any:
-    if step.task is None:
-        import prefect
-        from prefect.cache_policies import NO_CACHE
-
-        def body(arguments: Callable[[], Any]) -> Any:
-            return arguments()
-
-        body.__name__ = body.__qualname__ = step.name
-        body.__doc__ = step.function.__doc__
-        # Its default cache key is a hash of all inputs, whole frames among them, and never hits between two runs.
-        step.task = prefect.Task(
-            body,
-            name=step.name,
-            retries=step.retries,
-            timeout_seconds=step.timeout_s,
-            cache_policy=NO_CACHE,
-            persist_result=False,
-        )
-    return step.task
-
-
-def run_flow(
-    pipeline: Pipeline[Any, Any],
-    body: Callable[[str], Any],
-    parameters: dict[str, Any],
-    tags: list[str],
-    flow_run_id: str = "",
-) -> Any:
-    """Run a pipeline as a flow and return what `body` returns.
-
-    Parameters
-    ----------
-    body
-        Called inside the flow with the flow run's id.
-    parameters
-        Shown in Prefect.
-    tags
-        Added to the flow run.
-    flow_run_id
-        A flow run that was scheduled and is to be run now; empty for a new one.
-    """
-    import prefect
-    from prefect.flow_engine import run_flow as prefect_run_flow
-
-    with _quiet(), _prefect():
-        flow = _flow(pipeline)
-        token = _body.set(body)
-        try:
-            with prefect.tags(*tags):
-                flow_run = _scheduled(flow_run_id, tags) if flow_run_id else None
-                return prefect_run_flow(flow, flow_run=flow_run, parameters=parameters)
-        finally:
-            _body.reset(token)
-
-
-def _scheduled(flow_run_id: str, tags: list[str]) -> Any:
-    """Tag a scheduled flow run; one that is new gets its tags when it is made."""
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        flow_run = client.read_flow_run(UUID(flow_run_id))
-        client.update_flow_run(flow_run.id, tags={*flow_run.tags, *tags})
-        return client.read_flow_run(flow_run.id)
-
-
-def _flow(pipeline: Pipeline[Any, Any]) -> Any:
-    if pipeline.flow is None:
-        import prefect
-        from prefect.context import FlowRunContext, TagsContext
-
-        @functools.wraps(pipeline.function)
-        def body(*_args: Any, **_kwargs: Any) -> Any:
-            context = FlowRunContext.get()
-            assert context is not None
-            assert context.flow_run is not None
-            # Tags are for the flow run: on tasks, Prefect would ask for a concurrency slot for each.
-            with TagsContext(current_tags=set()):
-                return _body.get()(str(context.flow_run.id))
-
-        pipeline.flow = prefect.Flow(
-            body,
-            name=pipeline.name,
-            validate_parameters=False,
-            persist_result=False,
-            # Named although nothing is stored: else each run asks the server for its default.
-            result_storage=Path(os.environ["PREFECT_HOME"]) / "storage",
-            log_prints=False,
-        )
-    return pipeline.flow
+_waiting: ContextVar[_Waiting | None] = ContextVar("loopwright_waiting_flow", default=None)
 
 
 @contextlib.contextmanager
-def _prefect() -> Iterator[None]:
-    """Point Prefect at the project's server, and leave out what only costs time here.
+def prefect_context(flow: Flow) -> Iterator[None]:
+    """Make a flow run the current one for Prefect in this thread, where Prefect is loaded or will be."""
+    _watch_import()
+    waiting = _Waiting(flow)
+    token = _waiting.set(waiting)
+    if _loaded():
+        waiting.enter()
+    try:
+        yield
+    finally:
+        _waiting.reset(token)
+        waiting.entered.close()
 
-    The heartbeat: its thread is joined when a flow ends and adds a second to each, and our runner notices dead
-    processes by their pid. A client for each run: loading the certificates takes longer than a step. Settings and
-    client are made once for each server and kept.
+
+def _loaded() -> bool:
+    return "prefect.main" in sys.modules
+
+
+def _watch_import() -> None:
+    global _watching
+    if _watching or _loaded():
+        return
+    _watching = True
+    from wrapt import register_post_import_hook
+
+    register_post_import_hook(_on_import, "prefect.main")
+
+
+def _on_import(_module: Any) -> None:
+    if waiting := _waiting.get():
+        waiting.enter()
+
+
+def _flow_context(flow: Flow) -> Any:
+    import prefect
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.context import FlowRunContext, SyncClientContext
+    from prefect.results import ResultStore
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    def body() -> None:
+        """Stand in for the pipeline."""
+
+    return FlowRunContext(
+        flow=prefect.Flow(
+            body,
+            name=flow.name,
+            persist_result=False,
+            # Named although nothing is stored: else each run asks the server for its default.
+            result_storage=Path(os.environ["PREFECT_HOME"]) / "storage",
+        ),
+        flow_run=FlowRun.model_validate(flow.facts),
+        client=SyncClientContext.get().client,  # type: ignore[union-attr]
+        task_runner=ThreadPoolTaskRunner(),
+        result_store=ResultStore(),
+        persist_result=False,
+        parameters={},
+    )
+
+
+@contextlib.contextmanager
+def settings_context() -> Iterator[None]:
+    """Point Prefect at the project's server, with a client that is made once for each server and kept.
+
+    The heartbeat is off: its thread is joined when a flow ends and adds a second to each, and our runner notices dead
+    processes by their pid.
     """
     from prefect.context import SettingsContext, SyncClientContext, get_settings_context
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
@@ -174,16 +125,14 @@ def _prefect() -> Iterator[None]:
             SyncClientContext.__var__.reset(token)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Prefect's lines about each task out of the terminal; they are on the flow run's page."""
-    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
-    before = [logger.propagate for logger in loggers]
-    if not any(name in os.environ for name in _LOG_VARIABLES):
-        for logger in loggers:
-            logger.propagate = False
-    try:
-        yield
-    finally:
-        for logger, value in zip(loggers, before, strict=True):
-            logger.propagate = value
+def time_limit(seconds: float | None) -> contextlib.AbstractContextManager[None]:
+    """Raise `TimeoutError` in the code inside after so many seconds; None sets no limit.
+
+    Code that does not come back to Python, such as one long call of a library, is stopped when it does.
+    """
+    if seconds is None:
+        return contextlib.nullcontext()
+    # Interrupting a thread safely is a craft of its own; Prefect has it.
+    from prefect.utilities.timeout import timeout
+
+    return timeout(seconds)

@@ -9,21 +9,28 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from loopwright import parts
 from loopwright.config import Project
-from loopwright.errors import InvalidInput, StepFailed, Unavailable
+from loopwright.errors import LoopwrightError, StepFailed, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.lineage.context import Recorder, recorder
 from loopwright.lineage.environment import Environment, capture, keep, keep_text, stored
-from loopwright.pipelines import journal
-from loopwright.pipelines.definition import Pipeline, Step, running
+from loopwright.pipelines import journal, kept
+from loopwright.pipelines.cluster import cluster
+from loopwright.pipelines.definition import Pipeline, running
+from loopwright.pipelines.engine import prefect_context
 from loopwright.pipelines.entrypoints import load
+from loopwright.pipelines.flows import Flow
+from loopwright.pipelines.progress import Progress
 from loopwright.pipelines.remote import RUN_TAG, TRIGGER_TAG
-from loopwright.records import ModelVersion, PipelineRun, StepRun, now
+from loopwright.pipelines.steps import Steps
+from loopwright.records import ModelVersion, PipelineRun, now
+from loopwright.tracking import client
 from loopwright.tracking.active import Tracked, begin
 
 __all__ = ["Done", "execute", "run"]
@@ -81,128 +88,107 @@ def execute(
     *,
     trigger: str,
     flow_run_id: str = "",
+    resume: str = "",
 ) -> Done:
-    """Run a pipeline with checked parameters, as a new flow run or as the scheduled one that is given."""
+    """Run a pipeline with checked parameters, as a new flow run or as the scheduled one that is given.
+
+    `resume` is a run that failed: what its steps have computed is used again where nothing has changed.
+    """
     parts.connect(project)
-    execution = Execution(project, pipeline, parameters, trigger)
-    return execution.run(flow_run_id)
+    return Execution(project, pipeline, parameters, trigger, resume).run(flow_run_id)
 
 
 class Execution:
     """One run while it lasts."""
 
     def __init__(
-        self, project: Project, pipeline: Pipeline[Any, Any], parameters: dict[str, Any], trigger: str
+        self,
+        project: Project,
+        pipeline: Pipeline[Any, Any],
+        parameters: dict[str, Any],
+        trigger: str,
+        resume: str,
     ) -> None:
         self.project = project
         self.pipeline = pipeline
         self.parameters = parameters
+        self.resume = resume
         self.environment = capture(project)
         self.recorder = Recorder(pipeline.entrypoint)
-        self.record = _record(pipeline, parameters, trigger, self.environment)
+        self.record = _record(pipeline, parameters, trigger, resume, self.environment)
         self.ledger = _ledger(project)
-        self._steps: list[StepRun] = []
-        self._failed_step = ""
-        self._cause: BaseException | None = None
+        self.flow = Flow(project)
+        self.tracked: Tracked
+        self.steps: Steps
         self._started = time.perf_counter()
-        self._tracked: Tracked | None = None
         self._described: Future[None] | None = None
         self._ended = False
 
     def run(self, flow_run_id: str) -> Done:
         """Run it, in Prefect and MLflow."""
-        from loopwright.pipelines.engine import run_flow
-
-        self._tracked = tracked = begin(self.project, self.pipeline.name, self._tags())
-        journal.write(self.project, tracked.run_id, flow_run_id)
-        self.recorder.run_id = tracked.run_id
-        self.record = dataclasses.replace(self.record, run_id=tracked.run_id)
-        tags = [f"{RUN_TAG}{tracked.run_id}", f"{TRIGGER_TAG}{self.record.trigger}"]
-        tokens = running.set(self), recorder.set(self.recorder)
+        self.tracked = begin(self.project, self.pipeline.name, self._tags())
+        run_id = self.recorder.run_id = self.tracked.run_id
+        journal.write(self.project, run_id, flow_run_id)
+        tags = [f"{RUN_TAG}{run_id}", f"{TRIGGER_TAG}{self.record.trigger}"]
         try:
-            value = run_flow(self.pipeline, self._body, self.parameters, tags, flow_run_id)
+            self.record = dataclasses.replace(self.record, run_id=run_id, flow_run_id=flow_run_id)
+            self.flow.start(self.pipeline.name, _shown(self.parameters), tags, flow_run_id)
+            value = self._body()
         except BaseException as error:
             self._fail(error)
             raise self._explained(error) from error
         finally:
-            running.reset(tokens[0])
-            recorder.reset(tokens[1])
             if self._ended:
-                journal.forget(self.project, tracked.run_id)
+                journal.forget(self.project, run_id)
         return Done(value, self.record)
 
-    def _body(self, flow_run_id: str) -> Any:
-        """Run the user's function inside the flow. All is written down before Prefect calls the run completed."""
-        assert self._tracked is not None
-        self.record = dataclasses.replace(self.record, flow_run_id=flow_run_id)
-        journal.write(self.project, self._tracked.run_id, flow_run_id)
+    def _body(self) -> Any:
+        """Run the user's function inside the run, and end the run. All is written down before Prefect calls it completed."""
+        self.record = dataclasses.replace(self.record, flow_run_id=self.flow.id)
+        journal.write(self.project, self.record.run_id, self.flow.id)
         self._save("pipeline.started")
         # MLflow takes this in while the first step works already.
-        self._described = _describing.submit(self._describe, self._tracked, flow_run_id)
-        try:
-            value = self.pipeline.function(**self.parameters)
-        except BaseException as error:
-            if error is not self._cause:  # not a step's, or another one than the code has dealt with
-                self._failed_step, self._cause = "", error
-            self._fail(error)
-            raise
+        self._described = _describing.submit(self._describe)
+        with contextlib.ExitStack() as around:
+            progress = around.enter_context(Progress.in_terminal())
+            remote = around.enter_context(cluster(self.project, self.tracked))
+            self.steps = Steps(
+                self.project,
+                self.flow,
+                self.tracked,
+                self.recorder,
+                progress,
+                resume=self.resume,
+                remote=remote,
+            )
+            around.callback(self.steps.close)
+            around.enter_context(_set(running, self.steps))
+            around.enter_context(_set(recorder, self.recorder))
+            around.enter_context(prefect_context(self.flow))
+            around.enter_context(self.tracked.active())
+            try:
+                value = self.pipeline.function(**self.parameters)
+            except BaseException as error:
+                if error is not self.steps.cause:  # not a step's, or another one than the code has dealt with
+                    self.steps.failed_step, self.steps.cause = "", error
+                raise
         self._described.result()
         self._complete(value)
         return value
 
-    def _describe(self, tracked: Tracked, flow_run_id: str) -> None:
+    def _describe(self) -> None:
         """Write parameters, the flow run's id and the environment into the MLflow run."""
-        tracked.log(self.parameters, {"prefect.flow_run_id": flow_run_id})
-        tracked.keep(_environment_files(self.project, self.environment))
-
-    def call(self, step: Step[Any, Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """Run a step of this pipeline as a Prefect task and write down what went in and came out."""
-        from loopwright.pipelines.engine import run_step
-
-        given = list(_tables((arguments, named)))
-        inputs = tuple(filter(None, map(self._digest, given)))
-        started = time.perf_counter()
-        try:
-            value = run_step(step, arguments, named)
-        except BaseException as error:
-            if error is not self._cause:
-                self._failed_step, self._cause = step.name, error
-            self._add(step, "failed", time.perf_counter() - started, inputs)
-            raise
-        seconds = time.perf_counter() - started
-        changed = {id(table) for table in given}
-        # A step that returns the frame it was given may have changed it in place: it is hashed again.
-        outputs = [self._digest(table, again=id(table) in changed) for table in _tables(value)]
-        self._add(step, "completed", seconds, inputs, tuple(filter(None, outputs)))
-        return value
-
-    def _add(
-        self,
-        step: Step[Any, Any],
-        status: Literal["completed", "failed"],
-        seconds: float,
-        inputs: tuple[str, ...],
-        outputs: tuple[str, ...] = (),
-    ) -> None:
-        self._steps.append(StepRun(step.name, step.code_digest, status, seconds, inputs, outputs))
-
-    def _digest(self, table: Any, *, again: bool = False) -> str:
-        """Return the fingerprint of a frame, or an empty text when it holds what no dataset can hold."""
-        from loopwright.lineage.fingerprints import fingerprint
-        from loopwright.lineage.sources import table_from
-
-        digest = None if again else self.recorder.recall(table)
-        if digest is None:
-            try:
-                digest = fingerprint(table_from(table))
-            except InvalidInput:
-                return ""
-            self.recorder.remember(table, digest)
-        return digest
+        self.tracked.log(self.parameters, {"prefect.flow_run_id": self.flow.id})
+        self.tracked.keep(_environment_files(self.project, self.environment))
+        if self.resume:
+            metrics, params = client.logged(self.project, self.resume)
+            # The steps whose results are used again have logged these; those that are called log them anew.
+            self.tracked.log(params, {}, list(metrics.items()))
 
     def _tags(self) -> dict[str, str]:
         environment = self.environment
         tags = {
+            "mlflow.source.name": self.record.pipeline,
             "loopwright.pipeline": self.record.pipeline,
             "loopwright.trigger": self.record.trigger,
             "loopwright.python": environment.python,
@@ -213,69 +199,105 @@ class Execution:
             tags["loopwright.git_dirty"] = str(environment.git_dirty).lower()
         if environment.diff_digest:
             tags["loopwright.diff"] = environment.diff_digest
+        if self.resume:
+            tags["loopwright.resumed"] = self.resume
         return tags
 
     def _save(self, event: str) -> None:
         self.ledger.put("pipeline_run", self.record.run_id, self.record)
         self.ledger.append(event, self.record.pipeline, self.record)
 
-    def _end(self, status: Literal["completed", "failed"], error: str = "") -> None:
+    def _end(self, status: Literal["completed", "failed", "cancelled"], error: str = "") -> None:
         self.record = dataclasses.replace(
             self.record,
             status=status,
             error=error,
             seconds=time.perf_counter() - self._started,
-            steps=tuple(self._steps),
+            steps=self.steps.done() if hasattr(self, "steps") else (),
             datasets=tuple(self.recorder.datasets),
         )
         self._save(f"pipeline.{status}")
 
     def _complete(self, value: Any) -> None:
-        assert self._tracked is not None
         if self.recorder.datasets:
-            self._tracked.log_datasets(self.recorder.datasets)
+            self.tracked.log_datasets(self.recorder.datasets)
             trained_on = value.training if isinstance(value, ModelVersion) else None
             dataset = trained_on or self.recorder.datasets[-1]
-            self._tracked.log({}, {"loopwright.dataset": dataset.digest})
-        self._tracked.end("FINISHED")
+            self.tracked.log({}, {"loopwright.dataset": dataset.digest})
+        self.tracked.end("FINISHED")
         self._end("completed")
+        self.flow.end("COMPLETED")
         self._ended = True
+        for run_id in filter(None, (self.record.run_id, self.resume)):
+            kept.drop(self.project, run_id)
 
     def _fail(self, error: BaseException) -> None:
-        """End the run in MLflow and the ledger; once, however many layers the error passes."""
+        """End the run in MLflow, Prefect and the ledger, unless it has ended."""
         if self.record.status != "running":
             return
-        self._end("failed", f"{self._place()}{type(error).__name__}: {error}"[:2000])
-        assert self._tracked is not None
+        cancelled = journal.asked_to_stop(self.project, self.record.run_id)
+        self._end("cancelled" if cancelled else "failed", f"{self._place()}{_text(error)}"[:2000])
         if self._described is not None:
             wait((self._described,))
-        # When MLflow is gone too, the journal keeps the run until the runner can end it.
-        with contextlib.suppress(Unavailable):
-            self._tracked.end("FAILED" if isinstance(error, Exception) else "KILLED")
+        # When a server is gone, the journal keeps the run until the runner can end it.
+        with contextlib.suppress(LoopwrightError):
+            self.tracked.end("FAILED" if isinstance(error, Exception) else "KILLED")
+            if self.flow.id:
+                self.flow.end(*_state(error, self.record.error, cancelled))
             self._ended = True
 
     def _place(self) -> str:
-        return f"step {self._failed_step}: " if self._failed_step else ""
+        step = self.steps.failed_step if hasattr(self, "steps") else ""
+        return f"step {step}: " if step else ""
 
     def _explained(self, error: BaseException) -> BaseException:
         """Return the error that the caller gets for one that ended the run."""
         if not isinstance(error, Exception):
             return error
         facts = {"run_id": self.record.run_id, "flow_run_id": self.record.flow_run_id}
-        if error is not self._cause:
+        if not hasattr(self, "steps") or error is not self.steps.cause:
+            if isinstance(error, StepFailed):
+                return error
             return Unavailable(
-                f"The pipeline {self.pipeline.name!r} could not be tracked: {type(error).__name__}: {error}.",
+                f"The pipeline {self.pipeline.name!r} could not be tracked: {_text(error)}.",
                 hint="loopwright status",
                 **facts,
             )
-        where = f"Step {self._failed_step!r} of the" if self._failed_step else "The"
+        step = self.steps.failed_step
+        where = f"Step {step!r} of the" if step else "The"
         text = str(error).partition("\nTry: ")[0]
         return StepFailed(
             f"{where} pipeline {self.pipeline.name!r} failed: {type(error).__name__}: {text}",
-            hint="loopwright pipeline list",
-            step=self._failed_step,
+            hint=f"loopwright pipeline resume {self.record.run_id[:8]}   (goes on at this step, once it is mended)"
+            if step
+            else f"loopwright pipeline show {self.record.run_id[:8]}",
+            step=step,
             **facts,
         )
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _state(error: BaseException, message: str, cancelled: bool) -> tuple[str, str]:
+    """Return the type and the message of the state in which Prefect is told that a run has ended."""
+    if cancelled:
+        return "CANCELLED", "Cancelled."
+    return ("FAILED", message) if isinstance(error, Exception) else ("CRASHED", f"Crashed: {message}")
+
+
+@contextlib.contextmanager
+def _set(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def _shown(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in parameters.items()}
 
 
 def _ledger(project: Project) -> Ledger:
@@ -285,7 +307,11 @@ def _ledger(project: Project) -> Ledger:
 
 
 def _record(
-    pipeline: Pipeline[Any, Any], parameters: dict[str, Any], trigger: str, environment: Environment
+    pipeline: Pipeline[Any, Any],
+    parameters: dict[str, Any],
+    trigger: str,
+    resume: str,
+    environment: Environment,
 ) -> PipelineRun:
     seed = parameters.get("seed")
     return PipelineRun(
@@ -294,7 +320,7 @@ def _record(
         flow_run_id="",
         status="running",
         started=now(),
-        parameters={name: _plain(value) for name, value in parameters.items()},
+        parameters=_shown(parameters),
         git_commit=environment.git_commit,
         git_dirty=environment.git_dirty,
         diff_digest=environment.diff_digest,
@@ -302,6 +328,7 @@ def _record(
         python=environment.python,
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
         trigger=trigger,
+        resumed=resume,
     )
 
 
@@ -321,16 +348,3 @@ def _environment_files(project: Project, environment: Environment) -> dict[str, 
     text = json.dumps(facts, indent=1)
     path = stored(project, hashlib.sha256(text.encode()).hexdigest(), "json")
     return {"environment.json": keep_text(path, text), **keep(project, environment)}
-
-
-def _tables(value: Any, depth: int = 2) -> Iterator[Any]:
-    """Yield the pandas frames and Arrow tables in a value, looking into plain containers."""
-    kind = type(value)
-    if (kind.__name__, kind.__module__.partition(".")[0]) in {("DataFrame", "pandas"), ("Table", "pyarrow")}:
-        yield value
-    elif depth and isinstance(value, dict) and len(value) <= 100:
-        for item in value.values():
-            yield from _tables(item, depth - 1)
-    elif depth and isinstance(value, (tuple, list)) and len(value) <= 100:
-        for item in value:
-            yield from _tables(item, depth - 1)

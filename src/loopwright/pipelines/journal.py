@@ -24,7 +24,7 @@ from loopwright.pipelines import rest
 from loopwright.records import PipelineRun, now
 from loopwright.tracking import rest as tracking
 
-__all__ = ["KILLED", "Entry", "alive", "bury", "dead", "forget", "write"]
+__all__ = ["KILLED", "Entry", "alive", "ask_to_stop", "asked_to_stop", "bury", "dead", "forget", "write"]
 
 #: What a run is said to have ended with.
 KILLED = "the process was killed"
@@ -64,7 +64,18 @@ def write(project: Project, run_id: str, flow_run_id: str = "") -> None:
 
 def forget(project: Project, run_id: str) -> None:
     """Note that a run has ended everywhere."""
-    (_folder(project) / f"{run_id}.json").unlink(missing_ok=True)
+    for ending in ("json", "cancel"):
+        (_folder(project) / f"{run_id}.{ending}").unlink(missing_ok=True)
+
+
+def ask_to_stop(project: Project, run_id: str) -> None:
+    """Note that a run is stopped because somebody has cancelled it."""
+    (_folder(project) / f"{run_id}.cancel").touch()
+
+
+def asked_to_stop(project: Project, run_id: str) -> bool:
+    """Whether somebody has cancelled a run."""
+    return (_folder(project) / f"{run_id}.cancel").exists()
 
 
 def dead(project: Project) -> list[Entry]:
@@ -102,22 +113,25 @@ def bury(project: Project, entry: Entry, ledger: Ledger) -> None:
     """
     state = ledger.get("pipeline_run", entry.run_id)
     record = state.read(PipelineRun) if state else None
+    cancelled = asked_to_stop(project, entry.run_id)
     if record and record.status == "running":
         seconds = (now() - record.started).total_seconds()
-        failed = dataclasses.replace(record, status="failed", error=KILLED, seconds=seconds)
-        ledger.put("pipeline_run", entry.run_id, failed)
-        ledger.append("pipeline.failed", failed.pipeline, failed)
+        status: Literal["cancelled", "failed"] = "cancelled" if cancelled else "failed"
+        ended = dataclasses.replace(record, status=status, error=KILLED, seconds=seconds)
+        ledger.put("pipeline_run", entry.run_id, ended)
+        ledger.append(f"pipeline.{status}", ended.pipeline, ended)
     completed = record is not None and record.status == "completed"
     if entry.flow_run_id:
-        _end_flow_run(project, entry.flow_run_id, "COMPLETED" if completed else "CRASHED")
+        kind = "COMPLETED" if completed else ("CANCELLED" if cancelled else "CRASHED")
+        _end_flow_run(project, entry.flow_run_id, kind)
     with contextlib.suppress(NotFound):
         if tracking.get(project, entry.run_id).status == "RUNNING":
             tracking.end(project, entry.run_id, "FINISHED" if completed else "KILLED")
     forget(project, entry.run_id)
 
 
-def _end_flow_run(project: Project, flow_run_id: str, state: Literal["COMPLETED", "CRASHED"]) -> None:
-    message = "" if state == "COMPLETED" else f"Crashed: {KILLED}."
+def _end_flow_run(project: Project, flow_run_id: str, kind: str) -> None:
+    message = {"COMPLETED": "", "CANCELLED": "Cancelled."}.get(kind, f"Crashed: {KILLED}.")
     with contextlib.suppress(NotFound):  # somebody deleted it
-        rest.end(project, flow_run_id, state, message)
+        rest.end(project, flow_run_id, kind, message)
         rest.end_tasks(project, flow_run_id, message)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
-from loopwright import parts
+from loopwright import calls, parts
 from loopwright.config import Project
 from loopwright.errors import Denied, InvalidInput, NotFound, Unavailable
 
@@ -29,7 +28,6 @@ __all__ = [
     "set_state",
 ]
 
-TIMEOUT_S = 30.0
 #: Types of state after which nothing happens any more.
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
@@ -50,20 +48,14 @@ def call(project: Project, method: str, path: str, body: Any = None) -> Any:
         headers["Authorization"] = f"Bearer {key}"
     basic = os.environ.get("PREFECT_API_AUTH_STRING")
     user, _, password = (basic or "").partition(":")
-    local = urlsplit(base).hostname in {"127.0.0.1", "localhost", "::1"}
-    # Loading the certificate store costs more than the call itself, and plain HTTP has no use for it.
-    secure = base.startswith("https://")
-    try:
-        with httpx.Client(
-            headers=headers,
-            auth=httpx.BasicAuth(user, password) if basic else None,
-            timeout=TIMEOUT_S,
-            verify=secure,
-            trust_env=not local,
-        ) as client:
-            answer = client.request(method, f"{base}/{path}", json=body)
-    except httpx.TransportError as error:
-        raise Unavailable(f"Prefect at {base} does not answer: {error}.", hint="loopwright up") from error
+    answer = calls.request(
+        method,
+        f"{base}/{path}",
+        what=f"Prefect at {base}",
+        json=body,
+        headers=headers,
+        auth=httpx.BasicAuth(user, password) if basic else None,
+    )
     if answer.is_success:
         return answer.json() if answer.content else None
     text = f"Prefect at {base}: {answer.text[:300]}"

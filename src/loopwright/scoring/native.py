@@ -89,7 +89,7 @@ def _sklearn(folder: Path, flavor: dict[str, Any]) -> Any:
             f"The model in {folder} is pickled, and MLFLOW_ALLOW_PICKLE_DESERIALIZATION forbids loading it.",
             hint="unset MLFLOW_ALLOW_PICKLE_DESERIALIZATION, if you trust who registered it",
         )
-    import cloudpickle  # type: ignore[import-untyped]
+    import cloudpickle
 
     path = folder / flavor["pickled_model"]
     try:

@@ -1,87 +1,132 @@
-"""The MLflow run that a pipeline runs in: the one place that talks to MLflow's client while it lasts.
+"""The MLflow run that a pipeline runs in.
 
 Few calls: the run is created with its tags in one, parameters follow in one, files are linked straight into the
-artifact folder where that lies on this machine.
+artifact folder where that lies on this machine. MLflow itself is not imported here: where the user's code imports it,
+before or meanwhile, the run is the active one for it, in every thread that works for the pipeline.
 """
 
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from loopwright.config import Project
-from loopwright.errors import Unavailable
+from loopwright.errors import InvalidInput, LoopwrightError, Unavailable
 from loopwright.records import DatasetRef
+from loopwright.tracking import client
+from loopwright.tracking.client import Status
 
 __all__ = ["Tracked", "begin"]
 
-#: MLflow's limits: the length of a parameter's value and of a dataset's digest, parameters in one call.
+#: MLflow's limits: the length of a parameter's value, parameters in one call.
 _LONGEST_VALUE = 6000
-_LONGEST_DIGEST = 36
 _MOST_PARAMS = 100
 
-_experiments: dict[tuple[str, str], str] = {}
+#: The run that is to be made active in this thread as soon as MLflow is imported.
+_waiting: ContextVar[Tracked | None] = ContextVar("loopwright_waiting_run", default=None)
 
 
 class Tracked:
-    """A run that is active in this thread: plain MLflow calls and autologging go into it."""
+    """A run of the project's experiment."""
 
-    def __init__(self, run_id: str, artifact_uri: str, outer: str = "") -> None:
+    def __init__(self, project: Project, run_id: str, artifact_uri: str) -> None:
+        self.project = project
         self.run_id = run_id
-        self._artifact_uri = artifact_uri
-        self._outer = outer
+        self.artifact_uri = artifact_uri
+        self.started_ms = int(time.time() * 1000)
 
-    def log(self, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Log parameters and tags in one call. A long value is cut to what MLflow keeps.
+    @contextlib.contextmanager
+    def active(self, status: Status = "FINISHED") -> Iterator[None]:
+        """Make it the active run of this thread for plain MLflow calls and autologging, where MLflow is loaded or will be.
+
+        Runs inside it that are left open are ended with `status`. The run itself is not ended.
+        """
+        _watch_import()
+        token = _waiting.set(self)
+        if client.loaded():
+            self.push()
+        try:
+            yield
+        except BaseException:
+            status = "FAILED"
+            raise
+        finally:
+            _waiting.reset(token)
+            if client.loaded():
+                self._pop(status)
+
+    def push(self) -> None:
+        """Put it on MLflow's stack of active runs of this thread."""
+        from mlflow.entities import Run, RunData, RunInfo
+        from mlflow.tracking.fluent import _active_run_stack
+
+        info = RunInfo(
+            run_id=self.run_id,
+            experiment_id=client.experiment(self.project),
+            user_id="",
+            status="RUNNING",
+            start_time=self.started_ms,
+            end_time=None,
+            lifecycle_stage="active",
+            artifact_uri=self.artifact_uri,
+        )
+        # `start_run(run_id=...)` would do the same with three calls to the server, and its end would end the run.
+        _active_run_stack.get().append(Run(info, RunData()))
+
+    def _pop(self, status: Status) -> None:
+        import mlflow
+        from mlflow.tracking.fluent import _active_run_stack
+
+        stack = _active_run_stack.get()
+        if all(run.info.run_id != self.run_id for run in stack):
+            return  # the user's code has ended it
+        while stack[-1].info.run_id != self.run_id:
+            mlflow.end_run(status)
+        stack.pop()
+
+    def log(
+        self,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        metrics: Sequence[tuple[str, float]] = (),
+    ) -> None:
+        """Log parameters, tags and metrics in one call. A long value is cut to what MLflow keeps.
 
         A parameter that the user's code has logged with another value meanwhile keeps that one.
         """
-        from mlflow import MlflowClient
-        from mlflow.entities import Param, RunTag
-        from mlflow.exceptions import MlflowException
-
-        rows = [Param(name, str(value)[:_LONGEST_VALUE]) for name, value in params.items()]
-        labels = [RunTag(name, value) for name, value in tags.items()]
-        client = MlflowClient()
+        texts = [(name, str(value)[:_LONGEST_VALUE]) for name, value in params.items()]
         try:
-            client.log_batch(self.run_id, params=rows[:_MOST_PARAMS], tags=labels)
-            rest = rows[_MOST_PARAMS:]
-        except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE":
-                raise
-            client.log_batch(self.run_id, tags=labels)
-            rest = rows
-        for row in rest:
-            with contextlib.suppress(MlflowException):
-                client.log_batch(self.run_id, params=[row])
+            client.log(self.project, self.run_id, dict(texts[:_MOST_PARAMS]), tags, metrics)
+            rest = texts[_MOST_PARAMS:]
+        except InvalidInput:
+            client.log(self.project, self.run_id, {}, tags, metrics)
+            rest = texts
+        for name, value in rest:
+            with contextlib.suppress(InvalidInput):
+                client.log(self.project, self.run_id, {name: value}, {})
+
+    def logged(self) -> tuple[dict[str, float], dict[str, str]]:
+        """Return the last values of the run's metrics, and its parameters; empty while MLflow is not loaded here.
+
+        Then nothing but the run itself can have logged to it.
+        """
+        return client.logged(self.project, self.run_id) if client.loaded() else ({}, {})
 
     def log_datasets(self, datasets: Sequence[DatasetRef]) -> None:
         """Show the datasets on the run's page."""
-        from mlflow import MlflowClient
-        from mlflow.entities import Dataset, DatasetInput
-
-        inputs = [
-            DatasetInput(
-                Dataset(
-                    name=dataset.name,
-                    digest=dataset.digest[:_LONGEST_DIGEST],
-                    source_type="local",
-                    source=dataset.source or dataset.snapshot,
-                    profile=f'{{"num_rows": {dataset.rows}}}',
-                )
-            )
-            for dataset in datasets
-        ]
-        MlflowClient().log_inputs(self.run_id, inputs)
+        client.log_datasets(self.project, self.run_id, datasets)
 
     def keep(self, files: Mapping[str, Path]) -> None:
         """Store files as artifacts under the given names; on this machine they are linked, not copied."""
-        folder = _local(self._artifact_uri)
+        folder = _local(self.artifact_uri)
         if folder is None:
             self._upload(files)
             return
@@ -104,30 +149,19 @@ class Tracked:
                 shutil.copyfile(path, Path(temporary) / name)
             MlflowClient().log_artifacts(self.run_id, temporary)
 
-    def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """End the run, and runs inside it that were left open; a run around it stays open.
+    def end(self, status: Status) -> None:
+        """End the run.
 
         Raises
         ------
         Unavailable
-            The MLflow server does not answer; the run is not active any more all the same.
+            The MLflow server does not answer.
         """
-        import mlflow
-        from mlflow.exceptions import MlflowException
-
-        try:
-            while (active := mlflow.active_run()) is not None and active.info.run_id != self._outer:
-                mlflow.end_run(status)
-                if active.info.run_id == self.run_id:
-                    return
-            # The user's code has ended it, as finished, before the pipeline was through.
-            mlflow.MlflowClient().set_terminated(self.run_id, status)
-        except MlflowException as error:
-            raise Unavailable(f"MLflow does not end the run {self.run_id}: {error}.") from error
+        client.end_run(self.project, self.run_id, status)
 
 
 def begin(project: Project, name: str, tags: Mapping[str, str]) -> Tracked:
-    """Start a run in the project's experiment and make it the active one. `parts.connect` must have been called.
+    """Start a run in the project's experiment. `parts.connect` must have been called.
 
     Raises
     ------
@@ -136,42 +170,52 @@ def begin(project: Project, name: str, tags: Mapping[str, str]) -> Tracked:
     """
     # MLflow prints two addresses at the end of each run; the console and the command line know them.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
+    all_tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", **_parent(), **tags}
     try:
-        experiment_id = _experiment(project)
-        outer = mlflow.active_run()
-        run = mlflow.start_run(
-            experiment_id=experiment_id, run_name=name, tags=dict(tags), nested=outer is not None
-        )
-    except MlflowException as error:
-        _experiments.clear()
-        raise Unavailable(
-            f"MLflow at {mlflow.get_tracking_uri()} does not start a run: {error}.", hint="loopwright status"
-        ) from error
-    return Tracked(run.info.run_id, run.info.artifact_uri, outer.info.run_id if outer else "")
+        run_id, artifact_uri = client.create_run(project, name, all_tags)
+    except Unavailable:
+        raise
+    except Exception as error:
+        if not (isinstance(error, LoopwrightError) or type(error).__module__.startswith("mlflow.")):
+            raise
+        raise Unavailable(f"MLflow does not start a run: {error}.", hint="loopwright status") from error
+    return Tracked(project, run_id, artifact_uri)
 
 
-def _experiment(project: Project) -> str:
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user without a name, as in some containers
+        return str(os.getuid())
+
+
+def _parent() -> dict[str, str]:
+    """Return the tag that makes a run the child of the one that is active around it."""
+    if not client.loaded():
+        return {}
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    key = (mlflow.get_tracking_uri(), project.name)
-    if key not in _experiments:
-        found = mlflow.get_experiment_by_name(project.name)
-        if found is None:
-            # Another process may create it at the same moment.
-            with contextlib.suppress(MlflowException):
-                mlflow.create_experiment(project.name)
-            found = mlflow.get_experiment_by_name(project.name)
-        if found is None or found.lifecycle_stage == "deleted":
-            raise Unavailable(
-                f"The MLflow experiment {project.name!r} was deleted.",
-                hint="restore it on the MLflow page, or give the project another [project] name",
-            )
-        _experiments[key] = found.experiment_id
-    return _experiments[key]
+    outer = mlflow.active_run()
+    return {"mlflow.parentRunId": outer.info.run_id} if outer else {}
+
+
+def _watch_import() -> None:
+    """Have the run become active in a thread that imports MLflow while it works for a pipeline."""
+    global _watching
+    if _watching or client.loaded():
+        return
+    _watching = True
+    from wrapt import register_post_import_hook
+
+    register_post_import_hook(_on_import, "mlflow.tracking.fluent")
+
+
+_watching = False
+
+
+def _on_import(_module: Any) -> None:
+    if tracked := _waiting.get():
+        tracked.push()
 
 
 def _local(uri: str) -> Path | None:

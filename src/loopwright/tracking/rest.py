@@ -7,17 +7,14 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import httpx
 
-from loopwright import parts
+from loopwright import calls, parts
 from loopwright.config import Project
 from loopwright.errors import InvalidInput, NotFound, Unavailable
 
-__all__ = ["Run", "best", "end", "get", "runs", "ui_url"]
-
-TIMEOUT_S = 30.0
+__all__ = ["Run", "best", "call", "end", "get", "runs", "ui_url"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ def runs(
         The MLflow server does not answer.
     """
     try:
-        found = _call(project, "GET", "experiments/get-by-name", {"experiment_name": project.name})
+        found = call(project, "GET", "experiments/get-by-name", {"experiment_name": project.name})
     except NotFound:
         return []
     body = {
@@ -65,7 +62,7 @@ def runs(
         "order_by": list(order_by),
         "max_results": limit,
     }
-    return [_run(item) for item in _call(project, "POST", "runs/search", body).get("runs", [])]
+    return [_run(item) for item in call(project, "POST", "runs/search", body).get("runs", [])]
 
 
 def best(project: Project, metric: str, *, higher: bool = True) -> Run:
@@ -88,7 +85,7 @@ def best(project: Project, metric: str, *, higher: bool = True) -> Run:
 def get(project: Project, run_id: str) -> Run:
     """Return one run, or raise `NotFound`."""
     try:
-        return _run(_call(project, "GET", "runs/get", {"run_id": run_id})["run"])
+        return _run(call(project, "GET", "runs/get", {"run_id": run_id})["run"])
     except NotFound:
         raise NotFound(f"There is no run {run_id!r}.", hint="loopwright run list") from None
 
@@ -96,7 +93,7 @@ def get(project: Project, run_id: str) -> Run:
 def end(project: Project, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
     """End a run whose own process cannot do it any more."""
     body = {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)}
-    _call(project, "POST", "runs/update", body)
+    call(project, "POST", "runs/update", body)
 
 
 def ui_url(project: Project, run_id: str) -> str:
@@ -122,7 +119,8 @@ def _run(item: dict[str, Any]) -> Run:
     )
 
 
-def _call(project: Project, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def call(project: Project, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Call one endpoint; `body` goes as the query of a GET and as the JSON of a POST. Raises as `runs` does."""
     base = parts.mlflow_url(project).rstrip("/")
     if not base.startswith(("http://", "https://")):
         raise InvalidInput(
@@ -136,16 +134,14 @@ def _call(project: Project, method: str, path: str, body: dict[str, Any]) -> dic
         headers["Authorization"] = f"Bearer {token}"
     elif user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
         auth = httpx.BasicAuth(user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
-    local = urlsplit(base).hostname in {"127.0.0.1", "localhost", "::1"}
-    # Loading the certificate store costs more than the call itself, and plain HTTP has no use for it.
-    secure = base.startswith("https://")
-    try:
-        with httpx.Client(
-            headers=headers, auth=auth, timeout=TIMEOUT_S, verify=secure, trust_env=not local
-        ) as client:
-            answer = client.request(method, f"{base}/api/2.0/mlflow/{path}", **given)
-    except httpx.TransportError as error:
-        raise Unavailable(f"MLflow at {base} does not answer: {error}.", hint="loopwright up") from error
+    answer = calls.request(
+        method,
+        f"{base}/api/2.0/mlflow/{path}",
+        what=f"MLflow at {base}",
+        headers=headers,
+        auth=auth,
+        **given,
+    )
     if answer.status_code == 200:
         result: dict[str, Any] = answer.json()
         return result

@@ -1,5 +1,6 @@
 """What calling a pipeline does inside of a run and outside of a project."""
 
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,18 @@ class Inline:
         """Run a step."""
         self.steps.append(called.name)
         return called.function(*arguments, **named)
+
+    def submit(
+        self, called: Step[Any, Any], arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> "Future[Any]":
+        """Run a step at once."""
+        future: Future[Any] = Future()
+        future.set_result(self.call(called, arguments, named))
+        return future
+
+    def map(self, called: Step[Any, Any], items: list[Any], named: dict[str, Any]) -> list[Any]:
+        """Run a step for each item."""
+        return [self.call(called, (item,), named) for item in items]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import loopwright as lw
 from loopwright.errors import InvalidInput
 from loopwright.pipelines import Pipeline, Step, pipeline, step
+from loopwright.pipelines.definition import Options
 
 
 @step
@@ -39,7 +40,7 @@ def test_decorators_take_arguments_or_none() -> None:
     """Bare or with arguments, a decorator gives a step or a pipeline with the name it was given."""
     named = step(name="twice", retries=2, timeout_s=1.5)(double.function)
     assert isinstance(named, Step)
-    assert (named.name, named.retries, named.timeout_s, named(3)) == ("twice", 2, 1.5, 6)
+    assert (named.name, named.options, named(3)) == ("twice", Options(retries=2, timeout_s=1.5), 6)
     other = pipeline(name="nightly")(train.function)
     assert isinstance(other, Pipeline)
     assert (other.name, other.entrypoint) == ("nightly", f"{__name__}:train")
@@ -141,10 +142,12 @@ def test_a_pipeline_names_its_parameters(function: Any) -> None:
         pipeline(function)
 
 
-@pytest.mark.parametrize("options", [{"retries": -1}, {"timeout_s": 0}, {"timeout_s": -2.0}])
+@pytest.mark.parametrize(
+    "options", [{"retries": -1}, {"timeout_s": 0}, {"retry_delay_s": -2.0}, {"concurrency": 0}]
+)
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     """Negative retries and no time at all are refused with what is valid."""
-    with pytest.raises(InvalidInput, match="retries is 0 or more"):
+    with pytest.raises(InvalidInput, match="retries and retry_delay_s are 0 or more"):
         step(**options)
 
 

@@ -133,7 +133,7 @@ def test_times_are_served_natively(project: Project, make: Callable[..., ModelVe
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_model_whose_module_is_gone_is_named(project: Project, make: Callable[..., ModelVersion]) -> None:
     """A model of a module that cannot be imported names the module; a torn pickle is damage."""
-    import cloudpickle  # type: ignore[import-untyped]
+    import cloudpickle
 
     from loopwright.errors import Damaged
     from loopwright.scoring.native import load_model

@@ -42,7 +42,9 @@ def test_a_run_is_the_active_one_until_it_ends(project: Project) -> None:
     import mlflow
 
     tracked = begin(project, "train", {"loopwright.trigger": "test"})
-    mlflow.log_metric("accuracy", 0.9)
+    with tracked.active():
+        mlflow.log_metric("accuracy", 0.9)
+    assert tracked.logged() == ({"accuracy": 0.9}, {})
     tracked.log({"depth": 6, "text": "x" * 7000}, {"prefect.flow_run_id": "f"})
     tracked.log_datasets([DatasetRef("wine", "ab" * 32, 178, ("alcohol",), "wine.csv")])
     tracked.end("FINISHED")
@@ -71,7 +73,8 @@ def test_a_parameter_that_the_code_has_logged_differently_stays(project: Project
     import mlflow
 
     tracked = begin(project, "train", {})
-    mlflow.log_param("depth", 7)
+    with tracked.active():
+        mlflow.log_param("depth", 7)
     tracked.log({"depth": 6, "rows": 3}, {"prefect.flow_run_id": "f"})
     tracked.end("FINISHED")
     data = mlflow.get_run(tracked.run_id).data
@@ -98,18 +101,21 @@ def test_a_run_around_it_stays_open(project: Project) -> None:
 
     with mlflow.start_run() as outer:
         tracked = begin(project, "train", {})
-        inner = mlflow.start_run(nested=True)
-        tracked.end("FAILED")
+        with tracked.active("FAILED"):
+            inner = mlflow.start_run(nested=True)
         active = mlflow.active_run()
         assert active is not None
         assert active.info.run_id == outer.info.run_id
         tracked = begin(project, "train", {})
-        mlflow.end_run()
+        with tracked.active():
+            mlflow.end_run()
         tracked.end("FAILED")
         active = mlflow.active_run()
         assert active is not None
         assert active.info.run_id == outer.info.run_id
     assert mlflow.get_run(inner.info.run_id).info.status == "FAILED"
+    assert mlflow.get_run(inner.info.run_id).data.tags["mlflow.parentRunId"] != outer.info.run_id
+    assert mlflow.get_run(tracked.run_id).data.tags["mlflow.parentRunId"] == outer.info.run_id
     assert mlflow.get_run(tracked.run_id).info.status == "FAILED", "although the code had called it finished"
     assert mlflow.get_run(outer.info.run_id).info.status == "FINISHED"
 
