@@ -221,7 +221,7 @@ def _timed(run: PipelineRun) -> list[dict[str, Any]]:
                 "#": step.number,
                 "step": step.name,
                 "status": step.status,
-                "s": round(step.seconds, 2),
+                "s": f"{step.seconds:.2f}",
                 "when": " " * start + "█" * min(length, width - start),
                 "after": " ".join(map(str, step.after)) or "-",
                 "note": step.note,

@@ -13,7 +13,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 from loopwright.errors import InvalidInput, listing, nearest
 from loopwright.lineage.context import is_plain
 
-__all__ = ["Options", "Pipeline", "Step", "pipeline", "running", "step"]
+__all__ = ["Options", "Pipeline", "Step", "pipeline", "resolved", "running", "step"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,7 +82,7 @@ class Step(Generic[P, R]):
         """Run the function, as a task when a pipeline calls it."""
         run = running.get()
         if run is None:
-            return self.function(*args, **kwargs)
+            return self.function(*resolved(args), **resolved(kwargs))
         result: R = run.call(self, args, kwargs)
         return result
 
@@ -97,7 +97,7 @@ class Step(Generic[P, R]):
             return run.submit(self, args, kwargs)
         future: Future[R] = Future()
         try:
-            future.set_result(self.function(*args, **kwargs))
+            future.set_result(self(*args, **kwargs))
         except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it from `result()`
             future.set_exception(error)
         return future
@@ -211,6 +211,17 @@ class Pipeline(Generic[P, R]):
                 valid=f"It takes {annotation.__name__}.",
                 parameter=name,
             )
+
+
+def resolved(value: Any) -> Any:
+    """Return a value with the results in place of futures, looking into plain containers."""
+    if isinstance(value, Future):
+        return value.result()
+    if type(value) in {list, tuple} and any(isinstance(item, Future) for item in value):
+        return type(value)(item.result() if isinstance(item, Future) else item for item in value)
+    if type(value) is dict and any(isinstance(item, Future) for item in value.values()):
+        return {key: item.result() if isinstance(item, Future) else item for key, item in value.items()}
+    return value
 
 
 @overload

@@ -84,7 +84,7 @@ def _flow_context(flow: Flow) -> Any:
     return FlowRunContext(
         flow=prefect.Flow(
             body,
-            name=flow.name,
+            name=flow.flow_name,
             persist_result=False,
             # Named although nothing is stored: else each run asks the server for its default.
             result_storage=Path(os.environ["PREFECT_HOME"]) / "storage",

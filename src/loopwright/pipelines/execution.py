@@ -184,6 +184,7 @@ class Execution:
             metrics, params = client.logged(self.project, self.resume)
             # The steps whose results are used again have logged these; those that are called log them anew.
             self.tracked.log(params, {}, list(metrics.items()))
+        kept.tidy(self.project)
 
     def _tags(self) -> dict[str, str]:
         environment = self.environment

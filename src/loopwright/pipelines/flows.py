@@ -128,6 +128,8 @@ class Flow:
         self.project = project
         self.id = ""
         self.name = ""
+        #: The flow that it is a run of.
+        self.flow_name = ""
         #: The flow run as Prefect's API describes it.
         self.facts: dict[str, Any] = {}
         self._events: list[dict[str, Any]] = []
@@ -146,6 +148,7 @@ class Flow:
         Unavailable
             Prefect does not answer.
         """
+        self.flow_name = flow
         if flow_run_id:
             self.facts = self._take(flow_run_id, tags)
         else:

@@ -13,7 +13,7 @@ from loopwright.pipelines.engine import prefect_context
 from loopwright.pipelines.flows import Flow
 from loopwright.tracking.active import Tracked
 
-__all__ = ["Parallel", "resolved"]
+__all__ = ["Parallel"]
 
 
 class Parallel:
@@ -69,14 +69,3 @@ class Parallel:
         """Wait for what has begun; what has not does not begin."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def resolved(value: Any) -> Any:
-    """Return a value with the results in place of futures, looking into plain containers."""
-    if isinstance(value, Future):
-        return value.result()
-    if type(value) in {list, tuple} and any(isinstance(item, Future) for item in value):
-        return type(value)(item.result() if isinstance(item, Future) else item for item in value)
-    if type(value) is dict and any(isinstance(item, Future) for item in value.values()):
-        return {key: item.result() if isinstance(item, Future) else item for key, item in value.items()}
-    return value

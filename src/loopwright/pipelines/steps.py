@@ -25,11 +25,11 @@ from loopwright.errors import Damaged, InvalidInput
 from loopwright.lineage.context import Recorder, recorder
 from loopwright.lineage.digests import file_digest
 from loopwright.pipelines import kept, limits
-from loopwright.pipelines.definition import Step
+from loopwright.pipelines.definition import Step, resolved
 from loopwright.pipelines.engine import time_limit
 from loopwright.pipelines.flows import Flow, Task
 from loopwright.pipelines.keys import argument_digest, code_of, key_of
-from loopwright.pipelines.parallel import Parallel, resolved
+from loopwright.pipelines.parallel import Parallel
 from loopwright.pipelines.progress import Progress
 from loopwright.records import DatasetRef, StepRun
 from loopwright.tracking.active import Tracked
