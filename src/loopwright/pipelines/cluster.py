@@ -26,6 +26,8 @@ from loopwright.tracking.active import Tracked
 
 __all__ = ["cluster"]
 
+#: A scheduler must answer within so many seconds.
+_CONNECT_S = 10
 #: What a worker must know to reach the project's servers.
 _VARIABLES = ("MLFLOW_", "PREFECT_", "LOOPWRIGHT_", "AWS_", "DO_NOT_TRACK")
 
@@ -87,7 +89,11 @@ def cluster(project: Project, tracked: Tracked) -> Iterator[Callable[..., Any] |
             hint="pip install 'loopwright[dask]'",
         ) from error
     local = {"n_workers": settings.workers, "threads_per_worker": 1, "dashboard_address": None}
-    options: dict[str, Any] = {"address": settings.address} if settings.address else {"cluster_kwargs": local}
+    options: dict[str, Any] = (
+        {"address": settings.address, "client_kwargs": {"timeout": _CONNECT_S}}
+        if settings.address
+        else {"cluster_kwargs": local}
+    )
     with contextlib.ExitStack() as around:
         around.enter_context(settings_context())
         around.enter_context(_sent_by_value(project))
