@@ -62,3 +62,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Add `%lw_track`, `%lw_dataset` and `%lw_register` to a notebook: ``%load_ext loopwright``."""
+    importlib.import_module("loopwright.tracking.notebooks.extension").load(ipython)

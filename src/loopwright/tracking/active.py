@@ -61,7 +61,7 @@ class Tracked:
         finally:
             _waiting.reset(token)
             if client.loaded():
-                self._pop(status)
+                self.pop(status)
 
     def push(self) -> None:
         """Put it on MLflow's stack of active runs of this thread."""
@@ -81,7 +81,8 @@ class Tracked:
         # `start_run(run_id=...)` would do the same with three calls to the server, and its end would end the run.
         _active_run_stack.get().append(Run(info, RunData()))
 
-    def _pop(self, status: Status) -> None:
+    def pop(self, status: Status) -> None:
+        """Take it off the stack again; runs inside it that were left open are ended with `status`."""
         import mlflow
         from mlflow.tracking.fluent import _active_run_stack
 
