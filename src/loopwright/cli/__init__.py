@@ -31,7 +31,7 @@ for _path, _name, _group, _help in (
     ("parts:up", "up", _START, "Start all parts of the project, or say what is running and where."),
     ("parts:down", "down", _START, "Stop all parts of the project."),
     ("parts:status", "status", _START, "Show what runs, where, and with how much memory."),
-    ("notebook_convert:app", "notebook", _USE, "From a notebook to a pipeline or a tracked run."),
+    ("notebook_check:app", "notebook", _START, "Check a notebook, turn it into a pipeline, run it tracked."),
     ("pipeline:app", "pipeline", _USE, "Run pipelines; look at, resume and cancel their runs."),
     ("run:app", "run", _USE, "Look at tracked runs."),
     ("model:app", "model", _USE, "Register, list and promote model versions."),

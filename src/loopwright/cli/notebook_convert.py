@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "convert", "run"]
 
-app = cyclopts.App(name="notebook", help="From a notebook to a pipeline or a tracked run.")
+app = cyclopts.App(name="notebook", help="Check a notebook, turn it into a pipeline, run it tracked.")
 
 
 @app.command

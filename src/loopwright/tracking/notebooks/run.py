@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loopwright import parts
 from loopwright.config import Project
-from loopwright.errors import LoopwrightError, StepFailed, Unavailable
+from loopwright.errors import LoopwrightError, StepFailed
 from loopwright.tracking.notebooks.injection import cell_number, with_parameters
+from loopwright.tracking.notebooks.kernel import client, tools
 
 if TYPE_CHECKING:
     from loopwright.records import DatasetRef
@@ -68,7 +66,7 @@ def run(
     from loopwright.lineage import capture
     from loopwright.tracking.active import begin
 
-    tools = _tools()
+    nbformat, nbclient = tools()["nbformat"], tools()["nbclient"]
     content = with_parameters(notebook, parameters)
     parts.connect(project)
     environment = capture(project)
@@ -101,11 +99,11 @@ def run(
             tracked.log(parameters, {})
         own = "set_experiment(" in notebook.read_text(encoding="utf-8")
         failure = _execute(
-            tools, content, folder, notebook, _variables(project, tracked, folder, own), timeout_s
+            nbclient, content, folder, notebook, _variables(project, tracked, folder, own), timeout_s
         )
         status = "FAILED" if failure else "FINISHED"
     finally:
-        tools["nbformat"].write(content, executed)
+        nbformat.write(content, executed)
         datasets = _datasets(folder)
         _keep(project, tracked, executed, environment, datasets)
         tracked.end(status)
@@ -124,19 +122,6 @@ def run(
     return done
 
 
-def _tools() -> dict[str, Any]:
-    found = {}
-    for name in ("nbformat", "nbclient", "ipykernel", "jupyter_client"):
-        try:
-            found[name] = importlib.import_module(name)
-        except ImportError:
-            raise Unavailable(
-                f"Running a notebook needs the package {name}, which is not installed.",
-                hint="pip install nbclient ipykernel",
-            ) from None
-    return found
-
-
 def _variables(project: Project, tracked: Tracked, folder: Path, own_experiment: bool) -> dict[str, str]:
     """Return the environment of the kernel: plain MLflow calls in it go into the run."""
     from loopwright.tracking.client import experiment
@@ -152,7 +137,7 @@ def _variables(project: Project, tracked: Tracked, folder: Path, own_experiment:
 
 
 def _execute(
-    tools: Mapping[str, Any],
+    nbclient: Any,
     content: Any,
     folder: Path,
     notebook: Path,
@@ -160,32 +145,10 @@ def _execute(
     timeout_s: float | None,
 ) -> LoopwrightError | None:
     """Execute all cells in a new process of this Python, and return what went wrong."""
-    nbclient = tools["nbclient"]
-    with tempfile.TemporaryDirectory(prefix="loopwright-kernel-") as temporary:
-        spec = Path(temporary) / "loopwright" / "kernel.json"
-        spec.parent.mkdir()
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        # Loaded before the first cell, so that datasets the notebook reads are written down with the run.
-        command.append("--IPKernelApp.extra_extensions=['loopwright']")
-        spec.write_text(
-            json.dumps(
-                {"argv": command, "display_name": "Python", "language": "python", "env": dict(variables)}
-            )
-        )
-        client = nbclient.NotebookClient(
-            content,
-            timeout=timeout_s,
-            kernel_name="loopwright",
-            resources={"metadata": {"path": str(notebook.resolve().parent)}},
-        )
-        manager = client.create_kernel_manager()
-        specs = importlib.import_module("jupyter_client.kernelspec")
-        manager.kernel_spec_manager = specs.KernelSpecManager(kernel_dirs=[temporary])
-        if os.name == "posix":
-            # Sockets in a folder of this user, not ports that everybody on the machine can reach.
-            manager.transport, manager.ip = "ipc", str(Path(temporary) / "kernel")
+    # The extension is loaded before the first cell, so that datasets the notebook reads are written down with the run.
+    with client(content, notebook.resolve().parent, variables, "loopwright", timeout_s) as cells:
         try:
-            client.execute()
+            cells.execute()
         except nbclient.exceptions.CellExecutionError as error:
             return _failed(content, notebook, folder, f"{error.ename}: {error.evalue}")
         except nbclient.exceptions.CellTimeoutError:
