@@ -11,6 +11,7 @@ from loopwright.errors import InvalidInput
 __all__ = ["app"]
 
 app = cyclopts.App(name="pipeline", help="Run training pipelines.")
+app.command("loopwright.cli.backfill:backfill", name="backfill")
 
 
 def _values(texts: tuple[str, ...]) -> dict[str, Any]:

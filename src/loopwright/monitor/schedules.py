@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from datetime import datetime
 
 from loopwright.config import Project
@@ -21,12 +22,12 @@ def tick(project: Project, ledger: Ledger, now: datetime) -> list[Alert]:
 
     An alert and its event are one transaction: a process that is killed in between neither loses nor doubles one.
     """
-    problems = {problem.key: problem for problem in watch.check(project, ledger, now)}
     known = {
         state.key: state
         for state in ledger.states("alert")
         if state.key.startswith(PREFIX) and state.value["state"] != "resolved"
     }
+    problems = {_key(problem, known): problem for problem in watch.check(project, ledger, now)}
     for key, state in known.items():
         if key not in problems:
             resolved = dataclasses.replace(state.read(Alert), state="resolved")
@@ -36,6 +37,12 @@ def tick(project: Project, ledger: Ledger, now: datetime) -> list[Alert]:
     for alert in opened:
         ledger.put("alert", alert.id, alert, event="alert.opened")
     return opened
+
+
+def _key(problem: Problem, known: Iterable[str]) -> str:
+    """Return which alert a problem belongs to: a missed time stays missed while a runner that is back begins to work."""
+    missed = dataclasses.replace(problem, kind="missed").key
+    return missed if problem.kind == "late" and missed in known else problem.key
 
 
 def _alert(problem: Problem) -> Alert:

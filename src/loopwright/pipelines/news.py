@@ -83,16 +83,13 @@ def _what(event: Event) -> str:
 
 
 def _datasets(ledger: Ledger, name: str, seen: dict[str, Any]) -> tuple[list[News], dict[str, Any]]:
-    revision = ledger.revision()
-    if seen.get("revision") == revision:
-        return [], {}
     there = {
         state.key: state.read(DatasetRef) for state in ledger.states("dataset") if state.value["name"] == name
     }
     known = set(seen.get("digests", ()))
     new = [ref for digest, ref in there.items() if digest[:16] not in known]
     new.sort(key=lambda ref: ref.created)
-    after = {"revision": revision, "digests": sorted(known | {digest[:16] for digest in there})}
+    after = {"digests": sorted(known | {digest[:16] for digest in there})}
     if "digests" not in seen:
         return [], after
     return [News(f"dataset {ref.digest[:16]}", ref.digest, ref.created) for ref in new], after

@@ -59,6 +59,7 @@ class Scheduling:
         self.schedules = schedules
         self.deployments = deployments
         self._waiting: dict[str, str] = {}
+        self._looked: dict[str, int] = {}
         self._look_at = 0.0
 
     # what is due
@@ -90,6 +91,9 @@ class Scheduling:
     def _news(self, schedule: Schedule, state: Standing) -> list[str]:
         if state.running:  # what happens meanwhile is found afterwards, and the run's own doing left out
             return []
+        revision = self.ledger.revision()
+        if schedule.on.startswith("dataset") and self._looked.get(schedule.name) == revision:
+            return []  # they are read one by one, but only when some state has changed
         found, seen = news.find(self.project, self.ledger, schedule.on, state.seen)
         missed: list[datetime] = []
         if schedule.catch_up == "last":
@@ -103,6 +107,7 @@ class Scheduling:
         if found or missed:
             changes["settled"] = now()
         self._write(schedule.name, missed, **changes)
+        self._looked[schedule.name] = revision
         return [f"schedule {schedule.name}: {schedule.on} has news, {one.what}" for one in found]
 
     def _missed(self, schedule: Schedule, state: Standing) -> list[str]:

@@ -170,7 +170,7 @@ def _stand(
         "active": active,
         "problem": problem,
     }
-    if before and not (before.active and active and before.timing == placed.timing):
+    if before and active and not (before.active and before.timing == placed.timing):
         changes["settled"] = now()  # what it would have done while it was off, or otherwise, is not missed
     standing.write(ledger, schedule.name, **changes)
     return [f"schedule {schedule.name} {placed.note}"] if placed.note else []

@@ -27,6 +27,7 @@ __all__ = ["RUNNER", "Problem", "beat_age", "check", "limits"]
 
 #: The runner beats every two seconds.
 RUNNER_DEAD = timedelta(seconds=30)
+_TURN_S = 5.0
 #: The subject of the alert that is not about one schedule.
 RUNNER = "runner"
 #: How many runs, at least, say what is usual; and how far from the median is not, in robust standard deviations.
@@ -117,7 +118,7 @@ def _on_time(
     if state is None or (state.last is None and not state.running):
         text = f"schedule {schedule.name} never ran: it {ago}"
         yield Problem(schedule.name, "never ran", due, text, late_s, limit_s)
-    elif age is not None and age < RUNNER_DEAD.total_seconds():
+    elif age is not None and age < max(late_s, _TURN_S):
         why = "; the run before it goes on" if state.running else ""
         text = f"schedule {schedule.name} is late: it {ago}{why}"
         yield Problem(schedule.name, "late", due, text, late_s, limit_s)
