@@ -148,6 +148,12 @@ def open_alerts(project: Project, ledger: Ledger) -> set[str]:
     return {alert.id for alert in alerts if alert.state == "open"}
 
 
+def ask(project: Project, key: str) -> dict[str, Any]:
+    """Make a run of the weekly schedule for now."""
+    (deployment,) = rest.deployments(project, "pipelines:nap")
+    return rest.create_flow_run(project, deployment["id"], {}, ["schedule:weekly"], at=now(), key=key)
+
+
 def test_a_schedule_runs_its_pipeline(project: Project, ledger: Ledger) -> None:
     """A run has the time it was due as its parameter, is traced to its schedule, and nothing is wrong."""
     with Runner(project):
@@ -237,12 +243,10 @@ def test_a_runner_that_is_gone_over_its_time_is_an_alert_until_it_is_back(
 
 def test_a_run_that_takes_too_long_is_stopped(project: Project, ledger: Ledger) -> None:
     """Its time is over after `timeout`; the run failed and that is an alert; the process is gone."""
-    switch.switch(project, "weekly", active=True)
-    (deployment,) = rest.deployments(project, "pipelines:nap")
-    asked = rest.create_flow_run(
-        project, deployment["id"], {}, ["schedule:weekly"], at=now(), key="by the test"
-    )
     with Runner(project):
+        eventually("the schedule", lambda: state(ledger, "weekly"))
+        switch.switch(project, "weekly", active=True)
+        asked = ask(project, "by the test")
         last = eventually("its end", lambda: (found := state(ledger, "weekly")) and found.last)
     assert (last.flow_run_id, last.status) == (asked["id"], "failed")
     assert last.message == "Timed out: it took more than 3 s."
@@ -271,11 +275,9 @@ def test_kills_are_noticed(project: Project, server: Server, ledger: Ledger) -> 
     napping = project.root / "napping"
     napping.unlink(missing_ok=True)
     (project.root / "loopwright.toml").write_text(CONFIG.replace('timeout = "3s"\n', ""))
-    (deployment,) = rest.deployments(project, "pipelines:nap")
-    asked = rest.create_flow_run(
-        project, deployment["id"], {}, ["schedule:weekly"], at=now(), key="to be killed"
-    )
     with Runner(project) as runner:
+        eventually("the schedule", lambda: state(ledger, "weekly"))
+        asked = ask(project, "to be killed")
         eventually("the start", napping.exists)
         os.kill(int(napping.read_text()), signal.SIGKILL)
         runner.kill()
