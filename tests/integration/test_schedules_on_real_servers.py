@@ -17,6 +17,7 @@ from loopwright.ledger import Ledger
 from loopwright.pipelines import journal, rest, standing, switch, watch
 from loopwright.pipelines.standing import ScheduledRun, Standing
 from loopwright.records import Alert, PipelineRun, now
+from loopwright.supervisor import reaper
 
 pytestmark = [
     pytest.mark.integration,
@@ -268,6 +269,21 @@ def test_a_pipeline_that_was_renamed_is_an_alert_with_the_nearest_name(
     finally:
         file.write_text(MODULE)
     assert "schedule/often/broken" not in open_alerts(project, ledger)
+
+
+def test_without_a_runner_the_supervisor_ends_killed_runs(project: Project, ledger: Ledger) -> None:
+    """A run that was started by hand, and killed, is ended in Prefect, MLflow and the ledger."""
+    napping = project.root / "napping"
+    napping.unlink(missing_ok=True)
+    by_hand = subprocess.Popen([sys.executable, "-c", "import pipelines; pipelines.nap()"], cwd=project.root)
+    eventually("the start", napping.exists)
+    by_hand.kill()
+    by_hand.wait()
+    (entry,) = journal.dead(project)
+    reaper.reap(project, ledger)
+    assert journal.dead(project) == []
+    assert tracking.get(project, entry.run_id).status == "KILLED"
+    assert rest.get_flow_run(project, entry.flow_run_id)["state"]["type"] == "CRASHED"
 
 
 def test_kills_are_noticed(project: Project, server: Server, ledger: Ledger) -> None:

@@ -48,11 +48,9 @@ def list_(*, common: Common = COMMON) -> None:
     if common.json:
         emit(rows)
         return
-    for row in rows:
-        row["wrong"] = ", ".join(row["wrong"]) or "-"
     emit_table(
         "",
-        rows,
+        [{key: _shown(value) for key, value in row.items() if key not in {"runs", "missed"}} for row in rows],
         empty='No schedule. Add one to loopwright.toml: [schedule.nightly] pipeline = "pipelines:train" cron = "0 2 * * *"',
     )
     for problem in problems:
@@ -78,6 +76,13 @@ def _row(one: Schedule, state: Standing | None, past: list[ScheduledRun], moment
         "seconds": trend([run.seconds for run in past if run.status == "completed"][-12:]),
         "missed": len(state.missed) if state else 0,
     }
+
+
+def _shown(value: Any) -> Any:
+    """Return a cell of the list in few letters, so that a row stays a row."""
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%a %d %b %H:%M")
+    return ", ".join(value) or "-" if isinstance(value, list) else value
 
 
 def trend(seconds: list[float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from datetime import datetime
 from typing import Any
 
 from loopwright.config import Project
@@ -12,7 +13,7 @@ from loopwright.ledger import Ledger
 from loopwright.pipelines.plan import Schedule
 from loopwright.pipelines.remote import RUN_TAG, tagged
 from loopwright.pipelines.standing import ScheduledRun, Status
-from loopwright.records import PipelineRun, now
+from loopwright.records import PipelineRun
 from loopwright.tracking import rest as tracking
 
 __all__ = ["outcome"]
@@ -29,10 +30,12 @@ def outcome(
     """
     run_id = tagged(flow_run["tags"], RUN_TAG)
     state = flow_run["state"]
+    ended = datetime.fromisoformat(state["timestamp"])
     done = dataclasses.replace(
         run,
         status=_STATUS.get(state["type"], "failed"),
-        seconds=round((now() - run.started).total_seconds(), 3),
+        # From the start of its process, as one that goes on is measured.
+        seconds=max(0.0, round((ended - run.started).total_seconds(), 3)),
         run_id=run_id,
         message=(state.get("message") or "")[:500],
     )
@@ -42,10 +45,8 @@ def outcome(
     if run_id:
         state_of = ledger.get("pipeline_run", run_id)
         record = state_of.read(PipelineRun) if state_of else None
-        if record:
-            done = dataclasses.replace(done, seconds=round(record.seconds, 3))
-            if record.datasets:
-                values["rows"] = record.datasets[-1].rows
+        if record and record.datasets:
+            values["rows"] = record.datasets[-1].rows
         wanted = {"rows", *(schedule.expect if schedule else ())}
         with contextlib.suppress(NotFound):
             metrics = tracking.get(project, run_id).metrics
@@ -53,5 +54,4 @@ def outcome(
     elif schedule and schedule.batch:
         for event in ledger.events("batch.completed", schedule.target, since=run.started):
             values |= {name: event.payload[name] for name in ("rows", "new_rows")}
-            done = dataclasses.replace(done, seconds=event.payload["seconds"])
     return dataclasses.replace(done, values=values | {"seconds": done.seconds})

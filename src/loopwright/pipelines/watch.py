@@ -25,9 +25,8 @@ from loopwright.pipelines.timing import Timing
 
 __all__ = ["RUNNER", "Problem", "beat_age", "check", "limits"]
 
-#: The runner beats every two seconds.
-RUNNER_DEAD = timedelta(seconds=30)
-_TURN_S = 5.0
+#: The runner beats every two seconds, and may take longer for one turn.
+RUNNER_DEAD, _TURN_S = timedelta(seconds=30), 5.0
 #: The subject of the alert that is not about one schedule.
 RUNNER = "runner"
 #: How many runs, at least, say what is usual; and how far from the median is not, in robust standard deviations.
@@ -113,12 +112,11 @@ def _on_time(
         return
     late_s = (moment - due).total_seconds()
     limit_s = schedule.max_late.total_seconds()
-    age = beat_age(project)
     ago = f"was due at {_clock(due)}, {_span(late_s)} ago, and has not started"
     if state is None or (state.last is None and not state.running):
         text = f"schedule {schedule.name} never ran: it {ago}"
         yield Problem(schedule.name, "never ran", due, text, late_s, limit_s)
-    elif age is not None and age < max(late_s, _TURN_S):
+    elif _was_there(project, due, late_s):
         why = "; the run before it goes on" if state.running else ""
         text = f"schedule {schedule.name} is late: it {ago}{why}"
         yield Problem(schedule.name, "late", due, text, late_s, limit_s)
@@ -194,6 +192,15 @@ def _runner(project: Project, count: int, moment: datetime) -> Iterator[Problem]
     yield Problem(
         RUNNER, "dead", moment - timedelta(seconds=seconds), text, seconds, RUNNER_DEAD.total_seconds()
     )
+
+
+def _was_there(project: Project, due: datetime, late_s: float) -> bool:
+    """Whether the runner is there and, as far as that can be told, was there when something was due."""
+    part = parts.read(project).get("runner")
+    if part and parts.alive(part) and part.created > due.timestamp():
+        return False
+    age = beat_age(project)
+    return age is not None and age < max(late_s, _TURN_S)
 
 
 def beat_age(project: Project) -> float | None:

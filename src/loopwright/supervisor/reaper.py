@@ -11,7 +11,7 @@ from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.pipelines import journal
 
-__all__ = ["start"]
+__all__ = ["reap", "start"]
 
 #: Seconds between two looks; a killed run is to be marked within thirty.
 LOOK_S = 10.0
@@ -24,13 +24,14 @@ def start(project: Project, ledger: Ledger) -> threading.Event:
     def look() -> None:
         while not stop.wait(LOOK_S):
             if parts.ready(project, "server") and not parts.ready(project, "runner"):
-                _reap(project, ledger)
+                reap(project, ledger)
 
     threading.Thread(target=look, name="reaper", daemon=True).start()
     return stop
 
 
-def _reap(project: Project, ledger: Ledger) -> None:
+def reap(project: Project, ledger: Ledger) -> None:
+    """End the runs whose process is gone."""
     for entry in journal.dead(project):
         try:
             journal.bury(project, entry, ledger)
