@@ -225,7 +225,7 @@ def test_a_runner_that_is_gone_over_its_time_is_an_alert_until_it_is_back(
     """The alert opens once, says what was missed, and resolves when the newest missed run is made up for."""
     down = now()  # the runner of the test before has ended
     key = "schedule/often/missed"
-    eventually("the alert", lambda: key in open_alerts(project, ledger), 40)
+    eventually("the alert", lambda: key in open_alerts(project, ledger), 60)
     assert key in open_alerts(project, ledger)
     assert len(ledger.events("alert.opened", key)) == 1
     (problem,) = [one for one in watch.check(project, ledger, now()) if one.key == key]

@@ -25,10 +25,14 @@ def backfill(
     what: str,
     /,
     *,
-    from_: Annotated[str, Parameter(name="--from")],
-    to: str = "",
-    every: str = "",
-    cron: str = "",
+    from_: Annotated[
+        str, Parameter(name="--from", help="A date or a moment: the first interval starts then.")
+    ],
+    to: Annotated[
+        str, Parameter(help="Intervals that start until then, a date included; to now without.")
+    ] = "",
+    every: Annotated[str, Parameter(help="The intervals, such as 1d; those of the schedule without.")] = "",
+    cron: Annotated[str, Parameter(help="The intervals by a cron expression.")] = "",
     parameter: Annotated[
         tuple[str, ...],
         Parameter(name=["--parameter", "-p"], help="name=value; may be repeated.", negative=""),
@@ -52,10 +56,6 @@ def backfill(
     ----------
     what
         A schedule, a pipeline ``<module>:<function>``, or a model whose pipeline is meant.
-    from_, to
-        A date or a moment; intervals that start between the two, a date at the end included. To now without an end.
-    every, cron
-        The intervals; those of the schedule without.
     concurrency
         Runs at a time.
     again

@@ -184,9 +184,10 @@ def resume(name: str, /, *, common: Common = COMMON) -> None:
 
 def _switch(name: str, common: Common, *, active: bool) -> None:
     from loopwright import parts
-    from loopwright.pipelines import switch
+    from loopwright.pipelines import plan, switch
 
     project = common.open()
+    plan.schedule(project, name)  # an unknown name needs no server
     parts.connect(project)
     state = switch.switch(project, name, active=active)
     if common.json:

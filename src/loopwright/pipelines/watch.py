@@ -200,7 +200,7 @@ def _was_there(project: Project, due: datetime, late_s: float) -> bool:
     if part and parts.alive(part) and part.created > due.timestamp():
         return False
     age = beat_age(project)
-    return age is not None and age < max(late_s, _TURN_S)
+    return age is not None and age < min(max(late_s, _TURN_S), RUNNER_DEAD.total_seconds())
 
 
 def beat_age(project: Project) -> float | None:
