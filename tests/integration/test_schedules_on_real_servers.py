@@ -223,7 +223,9 @@ def test_a_runner_that_is_gone_over_its_time_is_an_alert_until_it_is_back(
     project: Project, ledger: Ledger
 ) -> None:
     """The alert opens once, says what was missed, and resolves when the newest missed run is made up for."""
-    down = now()  # the runner of the test before has ended
+    with Runner(project):
+        eventually("a run", lambda: (found := state(ledger, "often")) and found.last)
+    down = now()
     key = "schedule/often/missed"
     eventually("the alert", lambda: key in open_alerts(project, ledger), 60)
     assert key in open_alerts(project, ledger)

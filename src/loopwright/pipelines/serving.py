@@ -118,7 +118,8 @@ def put_all(
     found: list[Served] = []
     notes: list[str] = []
     ids: dict[str, str] = {}
-    for name, target, batch in _wanted(project):
+    wanted = _wanted(project)
+    for name, target, batch in wanted:
         facts = {} if batch else described.get(target, {})
         problem = str(facts.get("error", ""))
         own = [one for one in planned if one.deployment == name]
@@ -144,10 +145,11 @@ def put_all(
         if problem:
             notes.append(f"{name}: {problem}")
         for one in own:
-            paused = bool(there and there["paused"])
+            # A pause of the whole deployment holds its times in Prefect; what waits for news has none there.
+            paused = bool(there and there["paused"] and one.timing)
             notes += _stand(ledger, one, placed[one.name], standings.get(one.name), paused, problem)
     for deployment in before:
-        if deployment["name"] not in {each[0] for each in _wanted(project)}:
+        if deployment["name"] not in {name for name, _, _ in wanted}:
             rest.delete_deployment(project, deployment["id"])
     return found, ids, notes
 
