@@ -7,7 +7,7 @@ from datetime import datetime
 from loopwright.config import Project
 from loopwright.console.formats import Reader, span
 from loopwright.console.fragments import pill
-from loopwright.console.markup import Html, el
+from loopwright.console.markup import Html, el, join
 from loopwright.console.views import Glance, ScheduleLine, Tone
 from loopwright.ledger import Ledger
 from loopwright.pipelines import plan, standing, watch
@@ -51,7 +51,8 @@ def schedules(view: Glance, reader: Reader) -> Html:
         return Html("")
     head = el("tr", *(el("th", name) for name in ("Schedule", "Runs", "Next", "Last", "Result", "")))
     rows = [_row(line, reader) for line in view.schedules]
-    return el("table", el("thead", head), el("tbody", *rows))
+    title = el("div.section", el("h1", "Schedules"), el("span.minor", f"{len(rows)} in all"))
+    return join(title, el("table", el("thead", head), el("tbody", *rows)))
 
 
 def _row(line: ScheduleLine, reader: Reader) -> Html:

@@ -128,7 +128,7 @@ def _on_time(
 def _outcome(schedule: Schedule, last: ScheduledRun) -> Iterator[Problem]:
     """Judge the run that ended last."""
     if last.status in {"failed", "crashed"}:
-        text = last.message.splitlines()[0] if last.message else last.status
+        text = last.message.removeprefix("Crashed: ").partition("\n")[0]
         message = f"the run of schedule {schedule.name} at {_clock(last.time)} {last.status}: {text}"
         yield Problem(schedule.name, "failed", last.started, message)
     if last.status != "completed":
