@@ -8,9 +8,10 @@ import os
 import re
 import tomllib
 import typing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -30,6 +31,8 @@ __all__ = [
     "PerformanceConfig",
     "Project",
     "ReleaseConfig",
+    "RunnerConfig",
+    "ScheduleConfig",
     "ServingConfig",
     "parse_duration",
 ]
@@ -43,6 +46,12 @@ _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d|w)\s*$")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB)\s*$")
 _BYTES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+#: Kinds of news in the ledger, and files, that a schedule can wait for.
+NEWS = ("alert", "dataset", "file", "model", "pipeline")
+_EXPECTATION = re.compile(r"^\s*(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)\s*$")
+#: What a parameter of a schedule can ask for, as in "{start}" or "{start:%Y-%m-%d}".
+PLACEHOLDER = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
+PLACEHOLDERS = ("start", "end", "time", "date", "what")
 #: Metrics of one window or one gate, and which way is better.
 METRICS: dict[str, Literal["higher", "lower"]] = {
     "accuracy": "higher",
@@ -83,11 +92,60 @@ def _parse_size(text: str | int) -> int:
 
 
 def _check_cron(text: str) -> str:
+    from cronsim import CronSim, CronSimError
+
+    right = "five fields: minute 0-59, hour 0-23, day 1-31, month 1-12, weekday 0-7, such as '0 2 * * *' (02:00 each day)"
     if len(text.split()) != 5:
-        raise ValueError(
-            f"{text!r} is no cron expression: it has five fields, such as '0 2 * * *' (02:00 each day)"
-        )
+        raise ValueError(f"{text!r} is no cron expression: it has {len(text.split())} fields. Write {right}")
+    try:
+        next(CronSim(text, datetime(2024, 1, 1, tzinfo=UTC)))
+    except CronSimError as error:
+        what = str(error).lower().removeprefix("bad ")
+        raise ValueError(f"{text!r} is no cron expression: its {what} cannot be. Write {right}") from None
+    except StopIteration:
+        raise ValueError(f"{text!r} never comes. Write {right}") from None
     return text
+
+
+def _check_zone(name: str) -> str:
+    try:
+        return ZoneInfo(name).key
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(f"{name!r} is no time zone: write one such as 'UTC' or 'Europe/Berlin'") from None
+
+
+def _check_interval(every: timedelta) -> timedelta:
+    if every < timedelta(seconds=1):
+        raise ValueError(f"every = {every.total_seconds():g} s is too often: at least '1s'")
+    return every
+
+
+def _check_news(text: str) -> str:
+    kind, _, name = (part.strip() for part in text.partition(":"))
+    if kind not in NEWS or not name:
+        close = nearest(kind, NEWS)
+        raise ValueError(
+            f"{text!r} is nothing to wait for. {f'Did you mean {close!r}? ' if close else ''}"
+            "Write 'dataset: <name>', 'file: <pattern>', 'model: <name>', 'alert: <model>' or 'pipeline: <module>:<function>'"
+        )
+    return f"{kind}: {name}"
+
+
+def _check_expectation(text: str) -> str:
+    if not _EXPECTATION.match(text):
+        raise ValueError(f"{text!r} is no expectation: write a comparison, such as '>0' or '<=0.25'")
+    return text
+
+
+def _check_placeholders(value: Any) -> Any:
+    # A text that is one placeholder and nothing else: braces may mean something else to the pipeline.
+    found = PLACEHOLDER.fullmatch(value) if isinstance(value, str) else None
+    if found and found[1] not in PLACEHOLDERS:
+        close = nearest(found[1], PLACEHOLDERS)
+        guess = f"Did you mean {{{close}}}? " if close else ""
+        known = listing(f"{{{name}}}" for name in PLACEHOLDERS)
+        raise ValueError(f"{value!r} is nothing that a run has. {guess}Known: {known}")
+    return value
 
 
 def _check_trigger(text: str) -> str:
@@ -115,6 +173,11 @@ def _check_entrypoint(text: str) -> str:
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(_parse_size)]
 Cron = Annotated[str, AfterValidator(_check_cron)]
+Zone = Annotated[str, AfterValidator(_check_zone)]
+Interval = Annotated[Duration, AfterValidator(_check_interval)]
+News = Annotated[str, AfterValidator(_check_news)]
+Expectation = Annotated[str, AfterValidator(_check_expectation)]
+RunParameter = Annotated[Any, AfterValidator(_check_placeholders)]
 Trigger = Annotated[str, AfterValidator(_check_trigger)]
 Entrypoint = Annotated[str, AfterValidator(_check_entrypoint)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -299,6 +362,56 @@ class MonitorConfig(_Section):
     cooldown: Duration = timedelta(hours=1)
 
 
+class RunnerConfig(_Section):
+    """`[runner]`: the part that carries out scheduled and requested runs, at most `slots` at a time."""
+
+    slots: int = Field(default=2, ge=1, le=64)
+
+
+class ScheduleConfig(_Section):
+    """`[schedule.<name>]`: when a pipeline, or a batch deployment, runs by itself, and what its runs must show.
+
+    `pipeline` is an entrypoint or the name of a model. Exactly one of `cron`, `every` and `on` says when. A run that
+    could not start within `max_late` of its time is missed, and `catch_up` says which of those are made up for.
+    `concurrency` counts the runs of the pipeline that go on at a time; `overlap` says what becomes of one too many.
+    `expect` compares what a run gave: `rows`, `new_rows` of a batch, `seconds`, or a metric it logged.
+    """
+
+    pipeline: str = ""
+    deployment: str = ""
+    cron: Cron | None = None
+    every: Interval | None = None
+    on: News | None = None
+    timezone: Zone | None = None
+    parameters: dict[str, RunParameter] = {}
+    catch_up: Literal["last", "all", "none"] = "last"
+    max_late: Duration = timedelta(minutes=1)
+    expect: dict[str, Expectation] = {}
+    timeout: Duration | None = None
+    concurrency: int = Field(default=1, ge=1, le=64)
+    overlap: Literal["wait", "skip"] = "wait"
+    paused: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if bool(self.pipeline) == bool(self.deployment):
+            raise ValueError("write either pipeline or deployment: what is to run")
+        if ":" in self.pipeline:
+            _check_entrypoint(self.pipeline)
+        given = [key for key in ("cron", "every", "on") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"it has {listing(given)}; write exactly one of cron = '0 2 * * *', every = '6h', on = 'dataset: orders'"
+            )
+        if self.timezone and not self.cron:
+            raise ValueError("timezone belongs to cron; 'every' counts from midnight UTC")
+        if self.deployment and self.parameters:
+            raise ValueError("a batch deployment takes no parameters")
+        if self.on and self.on == f"pipeline: {self.pipeline}":
+            raise ValueError(f"{self.pipeline!r} would start itself for ever")
+        return self
+
+
 class Config(_Section):
     """All of `loopwright.toml`."""
 
@@ -308,6 +421,8 @@ class Config(_Section):
     model: dict[str, ModelConfig] = {}
     deployment: dict[str, DeploymentConfig] = {}
     monitor: dict[str, MonitorConfig] = {}
+    runner: RunnerConfig = RunnerConfig()
+    schedule: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")], ScheduleConfig] = {}
 
     @pydantic.model_validator(mode="after")
     def _linked(self) -> Self:
@@ -322,7 +437,32 @@ class Config(_Section):
                 raise ValueError(
                     f"[monitor.{name}] watches a model that has no [model.{name}]. Known models: {listing(self.model)}"
                 )
+        for name, schedule in self.schedule.items():
+            self._check_schedule(name, schedule)
         return self
+
+    def _check_schedule(self, name: str, schedule: ScheduleConfig) -> None:
+        batches = [key for key, one in self.deployment.items() if one.mode is Mode.batch]
+        if schedule.deployment and schedule.deployment not in batches:
+            close = nearest(schedule.deployment, batches)
+            guess = f"Did you mean {close!r}? " if close else ""
+            raise ValueError(
+                f"[schedule.{name}] names the batch deployment {schedule.deployment!r}, which is not there. "
+                f"{guess}Known: {listing(batches)}"
+            )
+        trained = [key for key, model in self.model.items() if model.pipeline]
+        if schedule.pipeline and ":" not in schedule.pipeline and schedule.pipeline not in trained:
+            close = nearest(schedule.pipeline, trained)
+            guess = f"Did you mean {close!r}? " if close else ""
+            raise ValueError(
+                f"[schedule.{name}] names the pipeline {schedule.pipeline!r}: write '<module>:<function>', such as "
+                f"'pipelines:train', or a model that has a pipeline. {guess}Models: {listing(trained)}"
+            )
+        if name.startswith(("retrain-", "batch-")):
+            raise ValueError(
+                f"[schedule.{name}]: names that begin with 'retrain-' and 'batch-' are those of [monitor.*] retrain_on and "
+                "[deployment.*] schedule"
+            )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -389,9 +529,11 @@ def _fields_at(location: tuple[str | int, ...]) -> list[str]:
 
 def _describe(problem: Any, text: str, file: str) -> str:
     location = tuple(problem["loc"])
-    line = _line_of(text, location)
+    # What does not fit together names its table itself.
+    named = re.match(r"Value error, \[([^\]]+)\]", problem["msg"])
+    line = _line_of(text, location or tuple(named[1].split(".") if named else ()))
     place = f"{file}:{line}" if line else file
-    key = ".".join(str(part) for part in location) or "(whole file)"
+    key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
         known = _fields_at(location[:-1])
         close = nearest(str(location[-1]), known)
@@ -401,7 +543,7 @@ def _describe(problem: Any, text: str, file: str) -> str:
         return f"{place}: the key {key!r} is missing."
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        return f"{place}: {key}: {message}."
+        return f"{place}: {key}: {message}." if key else f"{place}: {message}."
     return f"{place}: {key} = {problem['input']!r}: {message}."
 
 

@@ -33,6 +33,8 @@ for _path, _name, _group, _help in (
     ("parts:status", "status", _START, "Show what runs, where, and with how much memory."),
     ("notebook_check:app", "notebook", _START, "Check a notebook, turn it into a pipeline, run it tracked."),
     ("pipeline:app", "pipeline", _USE, "Run pipelines; look at, resume and cancel their runs."),
+    ("service:app", "service", _START, "Have the project started with the machine."),
+    ("schedule:app", "schedule", _USE, "List, pause and check what runs by itself."),
     ("run:app", "run", _USE, "Look at tracked runs."),
     ("model:app", "model", _USE, "Register, list and promote model versions."),
     ("deployment:app", "deployment", _USE, "Start, look at and roll back deployments."),

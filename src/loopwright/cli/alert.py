@@ -1,4 +1,4 @@
-"""``loopwright alert``: what the monitors found."""
+"""``loopwright alert``: what the monitors found, of models and of schedules."""
 
 import cyclopts
 
@@ -32,7 +32,7 @@ def list_(*, common: Common = COMMON) -> None:
                 "since": alert.since,
                 "state": alert.state,
                 "check": alert.check,
-                "of": alert.deployment,
+                "of": alert.deployment or alert.subject,
                 "what": alert.message,
             }
             for alert in alerts

@@ -14,6 +14,7 @@ from loopwright.records import PipelineRun
 __all__ = ["app"]
 
 app = cyclopts.App(name="pipeline", help="Run pipelines; look at, resume and cancel their runs.")
+app.command("loopwright.cli.backfill:backfill", name="backfill")
 
 
 def _values(texts: tuple[str, ...]) -> dict[str, Any]:

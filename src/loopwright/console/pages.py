@@ -18,6 +18,7 @@ from loopwright.console.markup import Html, el
 from loopwright.console.maturity_panel import maturity
 from loopwright.console.refresh import Board
 from loopwright.console.release_panel import release
+from loopwright.console.schedules import schedules
 from loopwright.console.views import Story
 from loopwright.errors import NotFound
 
@@ -41,6 +42,7 @@ def register(board: Board) -> None:
         with page.shell():
             page.text("section", lambda view, _: _section("Models at a glance", len(view.deployments)))
             page.text("cards", lambda view, _: cards(view))
+            page.text("scroll", schedules)
             page.text("maturity", lambda _, __: maturity(board.maturity), tag="section")
             page.text("foot", lambda _, __: fragments.foot("/api/deployments", "/api/maturity"), tag="footer")
         page.start()

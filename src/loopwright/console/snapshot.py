@@ -12,7 +12,7 @@ from typing import Any
 
 from loopwright import parts
 from loopwright.config import Project
-from loopwright.console import monitors, traffic
+from loopwright.console import monitors, schedules, traffic
 from loopwright.console.links import Links
 from loopwright.console.releases import release_now
 from loopwright.console.sentences import KINDS, entry
@@ -99,7 +99,8 @@ class Moment:
 def glance(moment: Moment) -> Glance:
     """Return one card per declared deployment."""
     cards = tuple(_card(moment, name) for name in moment.project.config.deployment)
-    return Glance(moment.project.name, moment.at, cards)
+    planned = schedules.lines(moment.project, moment.ledger, moment.at)
+    return Glance(moment.project.name, moment.at, cards, planned)
 
 
 def story(moment: Moment, name: str, links: Links | None = None) -> Story:

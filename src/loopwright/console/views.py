@@ -23,6 +23,7 @@ __all__ = [
     "Numbers",
     "Point",
     "ReleaseNow",
+    "ScheduleLine",
     "Series",
     "Share",
     "Stage",
@@ -130,12 +131,27 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleLine:
+    """One schedule: its next time, its last run, and what is wrong with it."""
+
+    name: str
+    when: str
+    following: datetime | None
+    active: bool
+    last: datetime | None
+    result: str
+    seconds: float | None
+    wrong: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Glance:
-    """All deployments of the project."""
+    """All deployments and schedules of the project."""
 
     project: str
     at: datetime
     deployments: tuple[Card, ...]
+    schedules: tuple[ScheduleLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

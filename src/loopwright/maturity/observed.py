@@ -163,7 +163,7 @@ class Observed:
     def by_system(self, run: PipelineRun) -> bool:
         """Whether a schedule or a release that started by itself asked for a run. A release names itself at the end."""
         release = re.search(r"\(([^()]+)\)$", run.trigger)
-        return run.trigger == "schedule" or (release is not None and release[1] in self.automatic)
+        return run.trigger.startswith("schedule") or (release is not None and release[1] in self.automatic)
 
     def promoted(self) -> list[DecisionRecord]:
         """Return the promotions, oldest first."""

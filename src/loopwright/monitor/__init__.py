@@ -4,5 +4,6 @@ Performance and KPIs may start a training; drift only proposes one.
 """
 
 from loopwright.monitor.run import tick
+from loopwright.monitor.schedules import tick as tick_schedules
 
-__all__ = ["tick"]
+__all__ = ["tick", "tick_schedules"]

@@ -25,11 +25,16 @@ _LOG_LINES = 200
 class Child:
     """A running process of the runner; starts it."""
 
-    def __init__(self, project: Project, served: Served, flow_run_id: str) -> None:
+    def __init__(
+        self, project: Project, served: Served, flow_run_id: str, *, timeout_s: float = math.inf
+    ) -> None:
         self.project = project
         self.served = served
         self.flow_run_id = flow_run_id
         self._cancelled = False
+        self._timed_out = False
+        self._timeout_s = timeout_s
+        self._ends_at = time.monotonic() + timeout_s
         self._kill_at = math.inf
         self._log = project.run / "logs" / "flows" / f"{flow_run_id}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +71,10 @@ class Child:
         self._process.terminate()
 
     def insist(self) -> None:
-        """Kill a process, and all that it has started, when its time to end has passed."""
+        """Stop a process that takes longer than it may; kill one, with all it has started, whose time to end has passed."""
+        if time.monotonic() >= self._ends_at and not self._timed_out:
+            self._timed_out = True
+            self.stop(CANCEL_S)
         if self.exit_code is None and time.monotonic() >= self._kill_at:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -81,6 +89,9 @@ class Child:
             if self._cancelled and code != 0:
                 # The process itself may have said that it crashed, because it was terminated: that was we.
                 rest.set_state(self.project, self.flow_run_id, "CANCELLED", "Cancelled.", force=True)
+            elif self._timed_out and code != 0:
+                message = f"Timed out: it took more than {self._timeout_s:g} s."
+                rest.set_state(self.project, self.flow_run_id, "FAILED", message, name="TimedOut", force=True)
             elif code == 0 and not self.served.reports:
                 rest.end(self.project, self.flow_run_id, "COMPLETED", lines[-1] if lines else "")
             elif code > 0 and not self.served.reports:

@@ -9,7 +9,7 @@ from loopwright import parts
 from loopwright.config import Project
 from loopwright.errors import InvalidInput, NotFound
 from loopwright.pipelines import rest
-from loopwright.pipelines.plan import pipelines_of
+from loopwright.pipelines.plan import entrypoints
 
 __all__ = ["RUN_TAG", "TRIGGER_TAG", "FlowRun", "flow_run", "flow_run_url", "submit", "tagged"]
 
@@ -38,7 +38,7 @@ def submit(project: Project, entrypoint: str, parameters: dict[str, Any], *, tri
     Parameters
     ----------
     entrypoint
-        The pipeline of a model in `loopwright.toml`.
+        A pipeline that `loopwright.toml` names.
     parameters
         JSON values; the pipeline's defaults apply for the rest.
     trigger
@@ -47,13 +47,13 @@ def submit(project: Project, entrypoint: str, parameters: dict[str, Any], *, tri
     Raises
     ------
     NotFound
-        No model of the project has this pipeline.
+        `loopwright.toml` does not name this pipeline.
     InvalidInput
         A parameter is no JSON value.
     Unavailable
         The Prefect server does not answer.
     """
-    known = pipelines_of(project)
+    known = entrypoints(project)
     if entrypoint not in known:
         raise NotFound.among(
             "pipeline", entrypoint, known, hint="add it to a [model.<name>] in loopwright.toml"
@@ -63,9 +63,8 @@ def submit(project: Project, entrypoint: str, parameters: dict[str, Any], *, tri
         deployment_id = found[0]["id"]
     else:
         # The runner has not been up yet; it completes the deployment when it comes.
-        deployment_id = rest.put_deployment(
-            project, entrypoint, entrypoint.partition(":")[2], entrypoint=entrypoint, crons=known[entrypoint]
-        )
+        flow = entrypoint.partition(":")[2]
+        deployment_id = rest.put_deployment(project, entrypoint, flow, entrypoint=entrypoint)
     try:
         created = rest.create_flow_run(project, deployment_id, parameters, [f"{TRIGGER_TAG}{trigger}"])
     except (TypeError, ValueError) as error:

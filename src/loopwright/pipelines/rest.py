@@ -24,8 +24,11 @@ __all__ = [
     "flow_runs",
     "get_flow_run",
     "log",
+    "planned",
     "put_deployment",
+    "set_active",
     "set_state",
+    "update_flow_run",
 ]
 
 #: Types of state after which nothing happens any more.
@@ -88,7 +91,7 @@ def put_deployment(
     flow: str,
     *,
     entrypoint: str = "",
-    crons: list[tuple[str, str]] | None = None,
+    schedules: list[dict[str, Any]] | None = None,
     schema: dict[str, Any] | None = None,
     description: str = "",
     known: dict[str, Any] | None = None,
@@ -99,18 +102,14 @@ def put_deployment(
     ----------
     flow
         What Prefect lists its runs under.
-    crons
-        Pairs of a cron expression and a time zone.
+    schedules
+        As Prefect takes them, each with a slug.
     known
         The deployment as it is in Prefect already. It stays under its flow, for with another one it would be another
-        deployment, without the runs that wait; and what was paused on Prefect's pages stays paused.
+        deployment, without the runs that wait; and when it was paused on Prefect's pages it stays paused. Nothing is
+        sent when nothing would change, for Prefect then plans all runs anew.
     """
     flow_id = known["flow_id"] if known else call(project, "POST", "flows/", {"name": flow})["id"]
-    off = {
-        (schedule["schedule"].get("cron"), schedule["schedule"].get("timezone"))
-        for schedule in (known["schedules"] if known else [])
-        if not schedule["active"]
-    }
     body = {
         "name": name,
         "flow_id": flow_id,
@@ -119,13 +118,35 @@ def put_deployment(
         "tags": [_tag(project)],
         "enforce_parameter_schema": False,
         "parameter_openapi_schema": schema or {"type": "object", "properties": {}},
-        "schedules": [
-            {"schedule": {"cron": cron, "timezone": zone}, "active": (cron, zone) not in off}
-            for cron, zone in crons or []
-        ],
+        "schedules": schedules or [],
         "paused": bool(known and known["paused"]),
     }
+    if known and _as_sent(known) == _as_sent(body):
+        return str(known["id"])
     return str(call(project, "POST", "deployments/", body)["id"])
+
+
+def _as_sent(deployment: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a deployment is sent by `put_deployment`, in a form in which two can be compared."""
+    keys = ("entrypoint", "description", "parameter_openapi_schema", "paused")
+    schedules = [
+        {key: schedule.get(key) for key in ("slug", "active")}
+        | {"parameters": schedule.get("parameters") or {}, "timing": _timing(schedule["schedule"])}
+        for schedule in deployment["schedules"]
+    ]
+    schedules.sort(key=lambda one: (one["slug"] or "", str(one["timing"])))
+    return {key: deployment.get(key) for key in keys} | {"schedules": schedules}
+
+
+def _timing(schedule: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: schedule.get(key) for key in ("cron", "interval", "rrule", "timezone")}
+    anchor = schedule.get("anchor_date") or ""
+    return kept | {"anchor_date": anchor.replace("Z", "+00:00")}
+
+
+def set_active(project: Project, deployment_id: str, schedule_id: str, active: bool) -> None:
+    """Pause one schedule of a deployment, or let it go on."""
+    call(project, "PATCH", f"deployments/{deployment_id}/schedules/{schedule_id}", {"active": active})
 
 
 def delete_deployment(project: Project, deployment_id: str) -> None:
@@ -134,10 +155,21 @@ def delete_deployment(project: Project, deployment_id: str) -> None:
 
 
 def create_flow_run(
-    project: Project, deployment_id: str, parameters: dict[str, Any], tags: list[str]
+    project: Project,
+    deployment_id: str,
+    parameters: dict[str, Any],
+    tags: list[str],
+    *,
+    at: datetime | None = None,
+    key: str = "",
 ) -> dict[str, Any]:
-    """Schedule a flow run of a deployment for now."""
-    body = {"parameters": parameters, "tags": tags, "state": {"type": "SCHEDULED"}}
+    """Schedule a flow run of a deployment: for now, or a time in the past. With a key, once however often it is asked."""
+    state: dict[str, Any] = {"type": "SCHEDULED"}
+    if at is not None:
+        state["state_details"] = {"scheduled_time": at.isoformat()}
+    body = {"parameters": parameters, "tags": tags, "state": state}
+    if key:
+        body["idempotency_key"] = key
     created: dict[str, Any] = call(project, "POST", f"deployments/{deployment_id}/create_flow_run", body)
     return created
 
@@ -160,6 +192,23 @@ def flow_runs(project: Project, deployment_ids: list[str], states: list[str]) ->
     return sorted(found, key=lambda run: run["created"])
 
 
+def update_flow_run(project: Project, flow_run_id: str, parameters: dict[str, Any], tags: list[str]) -> None:
+    """Replace the parameters and the tags of a flow run that has not begun."""
+    call(project, "PATCH", f"flow_runs/{flow_run_id}", {"parameters": parameters, "tags": tags})
+
+
+def planned(project: Project, deployment_id: str, first: datetime, last: datetime) -> list[dict[str, Any]]:
+    """Return the flow runs of a deployment that were planned for a span, whatever has become of them."""
+    condition = {
+        "deployment_id": {"any_": [deployment_id]},
+        "expected_start_time": {"after_": first.isoformat(), "before_": last.isoformat()},
+    }
+    found: list[dict[str, Any]] = call(
+        project, "POST", "flow_runs/filter", {"flow_runs": condition, "limit": 200}
+    )
+    return found
+
+
 def due(project: Project, deployment_ids: list[str]) -> list[dict[str, Any]]:
     """Return the flow runs of these deployments that should start by now, in order of their time.
 
@@ -172,10 +221,22 @@ def due(project: Project, deployment_ids: list[str]) -> list[dict[str, Any]]:
 
 
 def set_state(
-    project: Project, flow_run_id: str, kind: str, message: str = "", *, name: str = "", force: bool = False
+    project: Project,
+    flow_run_id: str,
+    kind: str,
+    message: str = "",
+    *,
+    name: str = "",
+    at: str = "",
+    force: bool = False,
 ) -> str:
-    """Propose a state and return the type the flow run is in afterwards; Prefect may refuse without `force`."""
-    state = {"type": kind, "message": message} | ({"name": name} if name else {})
+    """Propose a state and return the type the flow run is in afterwards; Prefect may refuse without `force`.
+
+    `at` is the time of a scheduled state.
+    """
+    state: dict[str, Any] = {"type": kind, "message": message} | ({"name": name} if name else {})
+    if at:
+        state["state_details"] = {"scheduled_time": at}
     answer = call(project, "POST", f"flow_runs/{flow_run_id}/set_state", {"state": state, "force": force})
     if answer["status"] == "ACCEPT":
         return str(answer["state"]["type"])

@@ -1,14 +1,16 @@
 """The runner: carries out scheduled and requested pipeline runs, each in a process of its own.
 
 It talks to Prefect over HTTP and imports neither Prefect nor the user's code, so that it stays small for weeks. What
-Prefect's own runner leaves open is done here: runs whose process was killed are ended, and of the runs that were missed
-while the system was off only the newest of each schedule is made up for.
+Prefect's own runner leaves open is done here: runs whose process was killed are ended, and runs that were missed while
+the system was off are made up for as each schedule says.
 """
 
+import math
 import os
 import signal
 import sys
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
@@ -19,15 +21,15 @@ from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.pipelines import journal, rest
 from loopwright.pipelines.child import Child
+from loopwright.pipelines.plan import schedules
+from loopwright.pipelines.scheduling import Scheduling
 from loopwright.pipelines.serving import Describing, Served, put_all, sources
 
 __all__ = ["Runner", "main"]
 
 POLL_S = 2.0
-#: How often it is looked whether Prefect still has the deployments: they can be deleted on its pages.
+#: How often it is looked whether Prefect still has the deployments: they can be changed and deleted on its pages.
 LOOK_S = 30.0
-#: Runs at a time: training uses all cores by itself.
-SLOTS = 2
 #: After SIGTERM, a run that goes on is given so long before it is killed.
 STOP_S = 3.0
 
@@ -40,6 +42,8 @@ class Runner:
         self.ledger = Ledger.open(project, actor="runner")
         self.children: dict[str, Child] = {}
         self._served: dict[str, Served] = {}
+        self._scheduling = Scheduling(project, self.ledger, {}, {})
+        self._notes: list[str] = []
         self._seen: tuple[Any, ...] = ()
         self._describing: Describing | None = None
         self._described: dict[str, Any] | None = None
@@ -113,13 +117,20 @@ class Runner:
             self._say(str(error))
 
     def _put(self, described: dict[str, Any]) -> None:
-        there = {deployment["id"] for deployment in rest.deployments(self.project)}
-        if self._look_at == 0.0 or not there >= set(self._served):
-            served, problems = put_all(self.project, described)
-            self._served = {each.deployment_id: each for each in served}
-            self._say(f"serving {', '.join(each.target for each in served) or 'nothing'}")
-            for problem in problems:
-                self._say(problem)
+        served, deployments, notes = put_all(self.project, self.ledger, described)
+        targets = [each.target for each in served]
+        if targets != [each.target for each in self._served.values()] or self._look_at == 0.0:
+            self._say(f"serving {', '.join(targets) or 'nothing'}")
+        for note in notes:
+            if note not in self._notes:  # once, not every half minute
+                self._say(note)
+        self._served = {each.deployment_id: each for each in served}
+        self._scheduling.project = self.project
+        self._scheduling.schedules = {
+            name: one for name, one in schedules(self.project).items() if name in deployments
+        }
+        self._scheduling.deployments = deployments
+        self._notes = notes
         self._look_at = time.monotonic() + LOOK_S
 
     def _bury(self) -> None:
@@ -149,35 +160,32 @@ class Runner:
         self._unsettled = False
 
     def _start_due(self) -> None:
+        known = {entry.flow_run_id for entry in journal.alive(self.project)} | set(self.children)
+        for line in self._scheduling.refill(known):
+            self._say(line)
         # Asked also when no slot is free: it is what tells Prefect that the deployments are being served.
-        due = self._without_missed(rest.due(self.project, list(self._served)))
-        for flow_run in due[: max(0, SLOTS - len(self.children))]:
+        due = rest.due(self.project, list(self._served))
+        going = Counter(child.served.deployment_id for child in self.children.values())
+        slots = self.project.config.runner.slots - len(self.children)
+        for flow_run in self._scheduling.choose(due, going, slots):
             self._start(flow_run)
-
-    def _without_missed(self, due: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Keep the newest scheduled run of each deployment and cancel those before it."""
-        newest = {run["deployment_id"]: run["id"] for run in due if run["auto_scheduled"]}
-        kept = []
-        for run in due:
-            if run["auto_scheduled"] and newest[run["deployment_id"]] != run["id"]:
-                message = "Missed: nobody was there to run it, and a newer one is due."
-                rest.set_state(self.project, run["id"], "CANCELLED", message, force=True)
-            else:
-                kept.append(run)
-        return kept
 
     def _start(self, flow_run: dict[str, Any]) -> None:
         served, flow_run_id = self._served[flow_run["deployment_id"]], flow_run["id"]
         if rest.set_state(self.project, flow_run_id, "PENDING") != "PENDING":
             return  # somebody cancelled it meanwhile
+        schedule = self._scheduling.begin(flow_run)
         if not served.reports:
             rest.set_state(self.project, flow_run_id, "RUNNING")
-        child = self.children[flow_run_id] = Child(self.project, served, flow_run_id)
+        timeout_s = schedule.timeout.total_seconds() if schedule and schedule.timeout else math.inf
+        child = Child(self.project, served, flow_run_id, timeout_s=timeout_s)
+        self.children[flow_run_id] = child
         self._say(f"flow run {flow_run_id}: {served.target} started as process {child.pid}")
 
     def _ended(self, child: Child) -> None:
         child.report()
         del self.children[child.flow_run_id]
+        self._scheduling.ended(child.flow_run_id)
         self._say(f"flow run {child.flow_run_id}: {child.served.target} ended with {child.exit_code}")
 
     def _cancel(self) -> None:

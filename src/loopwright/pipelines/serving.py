@@ -12,9 +12,13 @@ from typing import Any
 
 from loopwright.config import FILE, Project
 from loopwright.errors import InvalidInput
-from loopwright.pipelines import rest
+from loopwright.ledger import Ledger
+from loopwright.pipelines import rest, standing
 from loopwright.pipelines.entrypoints import source_file
-from loopwright.pipelines.plan import BATCH, batches_of, pipelines_of
+from loopwright.pipelines.placing import Placed, place
+from loopwright.pipelines.plan import BATCH, Schedule, entrypoints, schedules
+from loopwright.pipelines.standing import Standing
+from loopwright.records import now
 
 __all__ = ["Describing", "Served", "put_all", "sources"]
 
@@ -49,7 +53,7 @@ class Describing:
     """
 
     def __init__(self, project: Project) -> None:
-        self._entrypoints = list(pipelines_of(project))
+        self._entrypoints = entrypoints(project)
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
         self._until = time.monotonic() + _DESCRIBE_S
         command = [sys.executable, "-m", "loopwright.pipelines.describe", *self._entrypoints]
@@ -90,55 +94,85 @@ class Describing:
 
 def sources(project: Project) -> tuple[Any, ...]:
     """Return what the deployments depend on, to see a change: the configuration and the pipelines' files."""
-    paths = {project.root / FILE, *(source_file(project, entrypoint) for entrypoint in pipelines_of(project))}
+    paths = {project.root / FILE, *(source_file(project, entrypoint) for entrypoint in entrypoints(project))}
     return tuple((path, path.stat().st_mtime_ns if path.is_file() else 0) for path in sorted(paths))
 
 
-def put_all(project: Project, described: dict[str, Any]) -> tuple[list[Served], list[str]]:
-    """Bring Prefect's deployments in line with the project, and return them and what is wrong with some.
+def put_all(
+    project: Project, ledger: Ledger, described: dict[str, Any]
+) -> tuple[list[Served], dict[str, str], list[str]]:
+    """Bring Prefect's deployments in line with the project.
 
-    A pipeline that cannot be imported keeps its deployment: its runs fail and say why. What Prefect refuses, such as
-    a schedule with an hour 25, stays as it was.
+    A pipeline that cannot be imported keeps its deployment: its runs fail and say why. What Prefect refuses stays as
+    it was.
+
+    Returns
+    -------
+    tuple
+        What is served; the id of the deployment of each schedule, by its name; what people should know of some.
     """
     before = rest.deployments(project)
     known = {deployment["name"]: deployment for deployment in before}
-    found, problems = [], []
-    names = set()
-    for entrypoint, crons in pipelines_of(project).items():
-        facts = described.get(entrypoint, {})
-        if "error" in facts:
-            problems.append(f"{entrypoint}: {facts['error']}")
-        names.add(entrypoint)
-        try:
-            deployment_id = rest.put_deployment(
-                project,
-                entrypoint,
-                facts.get("name") or entrypoint.partition(":")[2],
-                entrypoint=entrypoint,
-                crons=crons,
-                schema=facts.get("schema"),
-                description=facts.get("description", ""),
-                known=known.get(entrypoint),
-            )
-            found.append(Served(deployment_id, _EXECUTE, entrypoint))
-        except InvalidInput as error:
-            problems.append(f"{entrypoint}: {error}")
-    for target, crons in batches_of(project).items():
-        name = f"{BATCH}{target}"
-        names.add(name)
+    planned = list(schedules(project).values())
+    standings = standing.read_all(ledger)
+    found: list[Served] = []
+    notes: list[str] = []
+    ids: dict[str, str] = {}
+    wanted = _wanted(project)
+    for name, target, batch in wanted:
+        facts = {} if batch else described.get(target, {})
+        problem = str(facts.get("error", ""))
+        own = [one for one in planned if one.deployment == name]
+        there = known.get(name)
+        placed, kept = place(own, there, standings)
+        timed = [placed[one.name].body(one.name) for one in own if one.timing]
         try:
             deployment_id = rest.put_deployment(
                 project,
                 name,
-                name,
-                crons=crons,
-                description=f"Batch deployment {target}",
-                known=known.get(name),
+                name if batch else facts.get("name") or target.partition(":")[2],
+                entrypoint="" if batch else target,
+                schedules=[*timed, *kept],
+                # A module that cannot be imported just now has not lost its parameters.
+                schema=there["parameter_openapi_schema"] if problem and there else facts.get("schema"),
+                description=f"Batch deployment {target}" if batch else facts.get("description", ""),
+                known=there,
             )
-            found.append(Served(deployment_id, _BATCH_RUN, target))
+            found.append(Served(deployment_id, _BATCH_RUN if batch else _EXECUTE, target))
+            ids |= dict.fromkeys((one.name for one in own), deployment_id)
         except InvalidInput as error:
-            problems.append(f"{name}: {error}")
+            problem = str(error)
+        if problem:
+            notes.append(f"{name}: {problem}")
+        for one in own:
+            # A pause of the whole deployment holds its times in Prefect; what waits for news has none there.
+            paused = bool(there and there["paused"] and one.timing)
+            notes += _stand(ledger, one, placed[one.name], standings.get(one.name), paused, problem)
     for deployment in before:
-        if deployment["name"] not in names:
+        if deployment["name"] not in {name for name, _, _ in wanted}:
             rest.delete_deployment(project, deployment["id"])
-    return found, problems
+    return found, ids, notes
+
+
+def _wanted(project: Project) -> list[tuple[str, str, bool]]:
+    """Return what is to be in Prefect: the deployment's name, what it runs, and whether that is a batch job."""
+    batches = dict.fromkeys(one.target for one in schedules(project).values() if one.batch)
+    pipelines = [(entrypoint, entrypoint, False) for entrypoint in entrypoints(project)]
+    return [*pipelines, *((f"{BATCH}{name}", name, True) for name in batches)]
+
+
+def _stand(
+    ledger: Ledger, schedule: Schedule, placed: Placed, before: Standing | None, paused: bool, problem: str
+) -> list[str]:
+    """Write down how a schedule is in Prefect now, and return what people should know of it."""
+    active = placed.active and not paused
+    changes: dict[str, Any] = {
+        "declared": placed.declared,
+        "timing": placed.timing,
+        "active": active,
+        "problem": problem,
+    }
+    if before and active and not (before.active and before.timing == placed.timing):
+        changes["settled"] = now()  # what it would have done while it was off, or otherwise, is not missed
+    standing.write(ledger, schedule.name, **changes)
+    return [f"schedule {schedule.name} {placed.note}"] if placed.note else []

@@ -5,13 +5,15 @@ Everything it knows is in the ledger and the prediction log, so that a killed co
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
 import time
 
 from loopwright import monitor, parts
-from loopwright.config import Project
+from loopwright.config import FILE, Project
+from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.predictions import PredictionStore, seal_orphans
 from loopwright.records import Release, now
@@ -23,6 +25,8 @@ __all__ = ["Controller", "main"]
 log = logging.getLogger(__name__)
 #: Seconds between two turns, and between two looks for tails that dead writers left behind.
 TURN_S, ORPHANS_S = 0.5, 60.0
+#: Seconds between two looks whether the schedules do what they declare.
+SCHEDULES_S = 5.0
 
 
 class Controller:
@@ -34,6 +38,8 @@ class Controller:
         self.store = PredictionStore(project)
         self.stages = Stages(project, self.ledger, self.store)
         self._sealed = 0.0
+        self._scheduled = 0.0
+        self._declared = (0, project)
 
     def turn(self) -> None:
         """Do what is due; one thing that fails does not keep the others from their turn."""
@@ -46,6 +52,12 @@ class Controller:
                 work()
             except Exception:
                 log.exception("%s failed; trying again", name)
+        if time.monotonic() - self._scheduled > SCHEDULES_S:
+            self._scheduled = time.monotonic()
+            try:
+                self._watch()
+            except Exception:
+                log.exception("schedules failed; trying again")
         if time.monotonic() - self._sealed > ORPHANS_S:
             self._sealed = time.monotonic()
             try:
@@ -55,6 +67,17 @@ class Controller:
 
     def _monitor(self) -> None:
         for alert in monitor.tick(self.project, self.ledger, self.store, now()):
+            log.info("alert: %s", alert.message)
+
+    def _watch(self) -> None:
+        """Look after the schedules as they are declared now: the runner follows the file, and so must who watches it."""
+        changed = (self.project.root / FILE).stat().st_mtime_ns
+        if changed != self._declared[0]:
+            project = self._declared[1]
+            with contextlib.suppress(LoopwrightError):  # half-edited: what was there counts
+                project = Project(self.project.root)
+            self._declared = (changed, project)
+        for alert in monitor.tick_schedules(self._declared[1], self.ledger, now()):
             log.info("alert: %s", alert.message)
 
     def _trigger(self) -> None:

@@ -164,9 +164,22 @@ def _mlflow_app() -> App:
     return app
 
 
+def _mend_scheduler() -> None:
+    """Let Prefect's scheduler insert the runs it plans: with SQLAlchemy 2.1 it fails at each, and no schedule ever runs.
+
+    Its rows carry the state, which is no column; 2.0 passed over such a key, 2.1 wants to be told that it may.
+    """
+    from prefect.server.database.orm_models import FlowRun
+
+    state: Any = vars(FlowRun)["state"]
+    if hasattr(state, "bulk_dml") and state.bulk_dml_setter is None:
+        state.inplace.bulk_dml(lambda _cls, _mapping, _value: None)
+
+
 def _prefect_app() -> App:
     from prefect.server.api.server import create_app
 
+    _mend_scheduler()
     app: App = create_app(ephemeral=False)
     return app
 

@@ -16,6 +16,7 @@ from loopwright.config import Project
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.records import Mode
+from loopwright.supervisor import reaper
 from loopwright.supervisor.ports import listen, port_for
 from loopwright.supervisor.process import Process, Spec
 
@@ -54,12 +55,14 @@ class Supervisor:
             signal.signal(signal.SIGINT, self._on_signal)
             self._stop_leftovers()
             me = parts.claim(self.project)
+            reaping = reaper.start(self.project, self.ledger)
             try:
                 # Somebody who deletes the project, perhaps to begin it anew, does not want its parts to go on.
                 while not self._stopping and parts.supervisor(self.project) == me:
                     self._turn()
                     time.sleep(0.1)
             finally:
+                reaping.set()
                 record = parts.supervisor(self.project) == me
                 self._stop_all(record=record)
                 if record:
@@ -203,8 +206,10 @@ class Supervisor:
 
 
 def main() -> int:
-    """Run the supervisor of the project that `LOOPWRIGHT_PROJECT` names."""
+    """Run the supervisor of the project that `LOOPWRIGHT_PROJECT` names; with `--all`, of all its parts."""
     project = Project.find()
+    if "--all" in sys.argv[1:]:
+        parts.ask(project, parts.ALL)
     project.run.mkdir(parents=True, exist_ok=True)
     os.umask(0o077)
     return Supervisor(project).run()

@@ -12,7 +12,7 @@ from loopwright.errors import Unavailable
 from loopwright.ledger import Ledger
 from loopwright.pipelines import journal, pipeline
 from loopwright.pipelines.describe import describe
-from loopwright.pipelines.plan import batches_of, pipelines_of
+from loopwright.pipelines.plan import entrypoints, schedules
 from loopwright.records import PipelineRun, now
 
 
@@ -107,7 +107,7 @@ def test_a_project_without_a_journal_has_no_runs(project: Project) -> None:
 
 def test_an_empty_project_serves_nothing(project: Project) -> None:
     """Without models and deployments there is nothing to schedule."""
-    assert (pipelines_of(project), batches_of(project)) == ({}, {})
+    assert (entrypoints(project), schedules(project)) == ([], {})
 
 
 def test_a_pipeline_without_a_schedule_is_served_for_being_asked(project: Project) -> None:
@@ -117,7 +117,8 @@ def test_a_pipeline_without_a_schedule_is_served_for_being_asked(project: Projec
         '[model.b]\npipeline = "jobs:other"\ntarget = "y"\n'
         '[monitor.a]\nretrain_on = ["performance", "labels: 10"]\n'
     )
-    assert pipelines_of(Project(project.root)) == {"jobs:train": [], "jobs:other": []}
+    assert entrypoints(Project(project.root)) == ["jobs:train", "jobs:other"]
+    assert schedules(Project(project.root)) == {}
 
 
 def test_annotations_of_any_kind_are_described() -> None:

@@ -14,6 +14,7 @@ from loopwright.errors import NotFound, Unavailable
 from loopwright.pipelines import pipeline, plan, submit
 from loopwright.pipelines.describe import describe
 from loopwright.pipelines.serving import Describing, Served, sources
+from loopwright.pipelines.timing import Timing
 
 CONFIG = """
 [model.a]
@@ -67,13 +68,19 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 def test_pipelines_have_the_schedules_of_their_models(project: Project) -> None:
     """One entrypoint of two models is served once, with the schedules of both, each once."""
-    zone = "Europe/Berlin"
-    assert plan.pipelines_of(project) == {"jobs:train": [("0 3 * * 0", zone), ("30 4 * * *", zone)]}
+    assert plan.entrypoints(project) == ["jobs:train"]
+    found = {name: (one.target, one.timing) for name, one in plan.schedules(project).items() if not one.batch}
+    assert found == {
+        "retrain-a": ("jobs:train", Timing(cron="0 3 * * 0", zone="Europe/Berlin")),
+        "retrain-b-2": ("jobs:train", Timing(cron="30 4 * * *", zone="Europe/Berlin")),
+    }
 
 
 def test_only_scheduled_batch_deployments_are_served(project: Project) -> None:
     """A batch deployment without a schedule is run by hand."""
-    assert plan.batches_of(project) == {"nightly": [("0 2 * * *", "Europe/Berlin")]}
+    (one,) = [one for one in plan.schedules(project).values() if one.batch]
+    assert (one.name, one.target, one.deployment) == ("batch-nightly", "nightly", "batch-nightly")
+    assert one.timing == Timing(cron="0 2 * * *", zone="Europe/Berlin")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +92,9 @@ def test_the_time_zone_is_one_that_prefect_knows(
 ) -> None:
     """A zone that is a rule or unknown would be refused there: schedules are then in UTC."""
     monkeypatch.setenv("TZ", variable)
-    assert plan.batches_of(project)["nightly"][0][1] == zone
+    timing = plan.schedule(project, "batch-nightly").timing
+    assert timing is not None
+    assert timing.zone == zone
 
 
 def test_without_a_variable_the_machines_zone_counts(
@@ -93,7 +102,9 @@ def test_without_a_variable_the_machines_zone_counts(
 ) -> None:
     """There always is a zone, whatever the machine says."""
     monkeypatch.delenv("TZ")
-    assert plan.batches_of(project)["nightly"][0][1]
+    timing = plan.schedule(project, "batch-nightly").timing
+    assert timing is not None
+    assert timing.zone
 
 
 def test_a_pipeline_is_described_with_its_parameters() -> None:
