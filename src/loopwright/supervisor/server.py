@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from loopwright import parts
 from loopwright.config import Project
+from loopwright.tracking import sqlite
 
 __all__ = ["main"]
 
@@ -29,8 +30,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: A server runs for weeks, and a store that was empty when it started is not when it is asked.
-_ANALYZE_EVERY_S = 1800.0
+_ANALYZE_EVERY_S = 60.0
 _SERVICES_STOP_S = 2.5
 #: Run by a process of its own while this one imports MLflow: Prefect's hundred migrations take as long.
 _MIGRATE_PREFECT = """
@@ -76,36 +76,8 @@ def _configure(project: Project, port: int) -> None:
     }
 
 
-def _mlflow_schema(project: Project) -> None:
-    """Create or migrate MLflow's schema, and set what it never sets itself.
-
-    A new store gets its name when it is complete: MLflow does not recover from one whose making was interrupted.
-    """
-    from mlflow.store.db.utils import _safe_initialize_tables, create_sqlalchemy_engine_with_retry
-
-    path = _mlflow_store(project)
-    new = path.with_name("mlflow.db.new")
-    made = path if path.exists() else new
-    new.unlink(missing_ok=True)
-    engine = create_sqlalchemy_engine_with_retry(f"sqlite:///{made}")
-    _safe_initialize_tables(engine)
-    engine.dispose()
-    if made is new:
-        new.replace(path)
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-    _analyze(project)
-
-
 def _mlflow_store(project: Project) -> Path:
     return project.state / "tracking" / "mlflow.db"
-
-
-def _analyze(project: Project) -> None:
-    """Count the rows behind MLflow's indexes: without, the best of 10,000 runs by a metric takes 100x as long."""
-    with contextlib.closing(sqlite3.connect(_mlflow_store(project), timeout=10)) as connection:
-        connection.execute("ANALYZE")
-        connection.commit()
 
 
 @contextlib.contextmanager
@@ -139,11 +111,7 @@ def _tune_sqlite() -> None:
     """Set what neither server sets on its SQLite connections. Must run before either opens one."""
     from sqlalchemy import Engine, event
 
-    @event.listens_for(Engine, "connect")
-    def _normal(connection: Any, _record: Any) -> None:
-        # Sync once per checkpoint, which is safe in WAL mode; Prefect does so by itself.
-        if type(connection).__module__.startswith("sqlite3"):
-            connection.execute("PRAGMA synchronous=NORMAL")
+    sqlite.tune(Engine)
 
     @event.listens_for(Engine, "before_cursor_execute", retval=True)
     def _wait(*call: Any) -> tuple[str, Any]:
@@ -174,7 +142,7 @@ def _prefect_app() -> App:
 def build(project: Project) -> App:
     """Return the ASGI application that serves both."""
     with FileLock(project.state / "stores.lock", timeout=300), _prefect_schema(project):
-        _mlflow_schema(project)
+        sqlite.prepare(_mlflow_store(project))
         _tune_sqlite()
         mlflow_app, prefect_app = _mlflow_app(), _prefect_app()
 
@@ -245,10 +213,20 @@ async def _serve_lifespan(project: Project, apps: tuple[Any, ...], receive: Rece
 
 
 async def _keep_up(project: Project) -> None:
+    """Count the rows of MLflow's store anew as it grows: one that was empty on start is not when it is asked."""
     while True:
         await asyncio.sleep(_ANALYZE_EVERY_S)
         with contextlib.suppress(sqlite3.OperationalError):  # locked for long: next time
-            await asyncio.to_thread(_analyze, project)
+            if await asyncio.to_thread(sqlite.analyze, _mlflow_store(project)):
+                _reopen_connections()
+
+
+def _reopen_connections() -> None:
+    """Have MLflow open new connections: those that are open go by the counts they began with."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for engine in list(SqlAlchemyStore._engine_map.values()):
+        engine.dispose()
 
 
 @contextlib.asynccontextmanager
