@@ -196,7 +196,10 @@ def _rows(runs: list[Run], experiments: dict[str, str], first: list[str]) -> lis
         for name in run.metrics:
             counts[name] = counts.get(name, 0) + 1
     metrics = list(dict.fromkeys(first + sorted(counts, key=lambda name: (-counts[name], name))))[:_METRICS]
-    params = list(_differing([run.params for run in runs]))[:_PARAMS]
+    given = {
+        name: {run.params[name] for run in runs if name in run.params} for run in runs for name in run.params
+    }
+    params = sorted(name for name, values in given.items() if len(values) > 1)[:_PARAMS]
     return [
         {"run": run.run_id[:_ID], "name": escape(run.name), "started": run.started}
         | ({"experiment": experiments.get(run.experiment_id, run.experiment_id)} if experiments else {})

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
@@ -45,7 +44,7 @@ def _configure(project: Project, port: int) -> None:
     project.artifacts.mkdir(parents=True, exist_ok=True)
     prefect = project.state / "prefect"
     prefect.mkdir(parents=True, exist_ok=True)
-    store = f"sqlite:///{_mlflow_store(project)}"
+    store = project.tracking_url
     base = f"http://127.0.0.1:{port}"
     os.environ |= {
         # MLflow's own command line sets these private variables for its workers.
@@ -61,7 +60,6 @@ def _configure(project: Project, port: int) -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(prefect),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect / 'prefect.db'}",
         "PREFECT_SERVER_API_BASE_PATH": "/prefect/api",
         "PREFECT_SERVER_UI_SERVE_BASE": "/prefect",
         "PREFECT_UI_API_URL": f"{base}/prefect/api",
@@ -73,11 +71,29 @@ def _configure(project: Project, port: int) -> None:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    } | _prefect_database(project)
+
+
+def _prefect_database(project: Project) -> dict[str, str]:
+    if not project.database:
+        path = project.state / "prefect" / "prefect.db"
+        return {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{path}"}
+    return {
+        "PREFECT_API_DATABASE_CONNECTION_URL": project.database.replace(
+            "postgresql:", "postgresql+asyncpg:", 1
+        ),
+        "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH": "prefect",
     }
 
 
-def _mlflow_store(project: Project) -> Path:
-    return project.state / "tracking" / "mlflow.db"
+def _mlflow_schema(project: Project) -> None:
+    if path := sqlite.path_of(project.tracking_url):
+        sqlite.prepare(path)
+        return
+    from loopwright.tracking import postgresql
+
+    postgresql.make_schemas(project.tracking_url)
+    postgresql.prepare(project.tracking_url)
 
 
 @contextlib.contextmanager
@@ -88,7 +104,7 @@ def _prefect_schema(project: Project) -> Iterator[None]:
     what is wrong.
     """
     path = project.state / "prefect" / "prefect.db"
-    if path.exists():
+    if project.database or path.exists():
         yield
         return
     new = path.with_name("prefect.db.new")
@@ -142,7 +158,7 @@ def _prefect_app() -> App:
 def build(project: Project) -> App:
     """Return the ASGI application that serves both."""
     with FileLock(project.state / "stores.lock", timeout=300), _prefect_schema(project):
-        sqlite.prepare(_mlflow_store(project))
+        _mlflow_schema(project)
         _tune_sqlite()
         mlflow_app, prefect_app = _mlflow_app(), _prefect_app()
 
@@ -214,10 +230,11 @@ async def _serve_lifespan(project: Project, apps: tuple[Any, ...], receive: Rece
 
 async def _keep_up(project: Project) -> None:
     """Count the rows of MLflow's store anew as it grows: one that was empty on start is not when it is asked."""
-    while True:
+    path = sqlite.path_of(project.tracking_url)
+    while path:  # PostgreSQL does it by itself
         await asyncio.sleep(_ANALYZE_EVERY_S)
         with contextlib.suppress(sqlite3.OperationalError):  # locked for long: next time
-            if await asyncio.to_thread(sqlite.analyze, _mlflow_store(project)):
+            if await asyncio.to_thread(sqlite.analyze, path):
                 _reopen_connections()
 
 

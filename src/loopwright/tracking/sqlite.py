@@ -10,6 +10,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from loopwright.tracking import schema
+
 __all__ = ["analyze", "locked", "path_of", "prepare", "tune"]
 
 #: How long a writer waits for its turn.
@@ -34,25 +36,21 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def prepare(path: Path) -> None:
-    """Create MLflow's schema, or migrate it to this MLflow's, once for all processes that open it; then `analyze`.
+    """Create MLflow's tables, or migrate them to this MLflow's, once for all processes that open it; then `analyze`.
 
     A new store gets its name when it is complete: MLflow does not recover from one whose making was interrupted.
     One that is migrated is copied first, to a file beside it that is named by its old revision.
     """
-    from mlflow.store.db import utils
+    from mlflow.store.db.utils import create_sqlalchemy_engine_with_retry
 
     with locked(path):
         new = path.with_name(f"{path.name}.new")
         made = path if path.exists() and path.stat().st_size else new
         for left in new.parent.glob(f"{new.name}*"):
             left.unlink()
-        engine = utils.create_sqlalchemy_engine_with_retry(f"sqlite:///{made}")
+        engine = create_sqlalchemy_engine_with_retry(f"sqlite:///{made}")
         try:
-            if not utils._all_tables_exist(engine):
-                utils._initialize_tables(engine)
-            elif (found := utils._get_schema_version(engine)) != utils._get_latest_schema_revision():
-                _copy(path, path.with_name(f"{path.name}.{found}"))
-                utils._upgrade_db(engine)
+            schema.make(engine, lambda found: _copy(path, path.with_name(f"{path.name}.{found}")))
         finally:
             engine.dispose()
         with contextlib.closing(sqlite3.connect(made, timeout=_BUSY_S)) as connection:

@@ -21,7 +21,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.validation import _validate_metric
 
-from loopwright.tracking import sqlite
+from loopwright.tracking import postgresql, sqlite
 from loopwright.tracking.buffer import SIZE, NotStored, PointBuffer
 
 __all__ = ["BufferedRestStore", "BufferedSqlStore", "SqlRegistry", "rest_registry"]
@@ -155,13 +155,15 @@ def rest_registry(address: str) -> Any:
 
 
 class _Prepared:
-    """Stands before one of MLflow's database stores: a SQLite file is made, migrated and tuned before it is opened."""
+    """Stands before one of MLflow's database stores: its tables are made, and SQLite is tuned, before it is opened."""
 
     @classmethod
     def _get_or_create_engine(cls, db_uri: str) -> Any:
         path = sqlite.path_of(db_uri)
         if path:
             sqlite.prepare(path)
+        elif db_uri.startswith("postgresql"):
+            postgresql.prepare(db_uri)
         engine = super()._get_or_create_engine(db_uri)  # type: ignore[misc]
         if path:
             sqlite.tune(engine)
