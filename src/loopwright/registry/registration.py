@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,11 +187,11 @@ def mlflow_signature(signature: Signature, prediction: Any) -> Any:
 
 def _annotate(run_id: str, training: DatasetRef, metrics: Mapping[str, float]) -> None:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric, RunTag
 
-    client = MlflowClient()
-    client.set_tag(run_id, "loopwright.dataset", training.digest)
-    for key, value in metrics.items():
-        client.log_metric(run_id, key, float(value))
+    now = int(time.time() * 1000)
+    points = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+    MlflowClient().log_batch(run_id, points, tags=[RunTag("loopwright.dataset", training.digest)])
 
 
 def _version(

@@ -195,10 +195,12 @@ class RestReader:
         )
 
     def _search(self, experiments: list[str], where: str, order: Order, limit: int) -> list[Run]:
+        # MLflow refuses to sort twice by the same.
+        newest = [] if order.name == NEWEST.name else [NEWEST.text()]
         body = {
             "experiment_ids": experiments,
             "filter": where,
-            "order_by": [order.text(), NEWEST.text()],
+            "order_by": [order.text(), *newest],
             "max_results": limit,
         }
         return [run_of(item) for item in self._call("POST", "runs/search", body).get("runs", [])]
