@@ -40,9 +40,10 @@ class History:
 
     @classmethod
     def of(cls, metric: str, values: list[float]) -> History:
-        """Describe values in their order; there is at least one."""
+        """Describe values in their order; there is at least one. Parts are cut as SQL's ``ntile`` does."""
         number = min(BUCKETS, len(values))
-        edges = [len(values) * part // number for part in range(number + 1)]
+        size, more = divmod(len(values), number)
+        edges = [part * size + min(part, more) for part in range(number + 1)]
         parts = [values[first:last] for first, last in itertools.pairwise(edges)]
         return cls(
             metric, len(values), min(values), max(values), tuple(sum(part) / len(part) for part in parts)
