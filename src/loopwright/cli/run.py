@@ -227,8 +227,9 @@ def _against(values: list[float | None], index: int) -> str:
 
 def _section(title: str, rows: list[dict[str, Any]]) -> None:
     if rows:
-        console.print()
-        emit_table(title, rows, empty="")
+        # Not the table's own title, which wraps where the table is narrow.
+        console.print(f"\n[italic]{title}[/]")
+        emit_table("", rows, empty="")
 
 
 def _took(run: Run) -> str:
