@@ -416,7 +416,9 @@ def main() -> None:
         for part in wanted:
             if part == "memory":
                 stack.close()
-            found |= PARTS[part](http)
+            figures = PARTS[part](http)
+            print(f"{part}: {figures}", flush=True)  # a later part may take minutes
+            found |= figures
     print(f"{'':<36}{'figure':>24}   bar")
     for name, value in found.items():
         bar, least = BARS.get(name, (None, False))
