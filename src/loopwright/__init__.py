@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from loopwright.lineage import dataset, labelled, plain, trace
     from loopwright.pipelines import pipeline, step
     from loopwright.records import ModelVersion, Signature
-    from loopwright.registry import register
+    from loopwright.registry import log_model, register
     from loopwright.scoring import load
 
 __version__ = "0.1.0"
@@ -27,6 +27,7 @@ __all__ = [
     "label",
     "labelled",
     "load",
+    "log_model",
     "pipeline",
     "plain",
     "register",
@@ -44,6 +45,7 @@ _HOMES = {
     "label": "loopwright.deploy.online.client",
     "labelled": "loopwright.lineage",
     "load": "loopwright.scoring",
+    "log_model": "loopwright.registry",
     "pipeline": "loopwright.pipelines",
     "plain": "loopwright.lineage",
     "register": "loopwright.registry",

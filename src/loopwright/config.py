@@ -33,6 +33,7 @@ __all__ = [
     "ReleaseConfig",
     "RunnerConfig",
     "ScheduleConfig",
+    "ServerConfig",
     "ServingConfig",
     "parse_duration",
 ]
@@ -170,6 +171,14 @@ def _check_entrypoint(text: str) -> str:
     return text
 
 
+def _check_database(text: str) -> str:
+    if text and not re.match(r"^postgres(ql)?://[^/]*/[^/?]+", text):
+        raise ValueError(
+            f"{text!r} is no PostgreSQL database: write 'postgresql://user:password@host:5432/name'"
+        )
+    return text.replace("postgres://", "postgresql://", 1)
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(_parse_size)]
 Cron = Annotated[str, AfterValidator(_check_cron)]
@@ -217,6 +226,16 @@ class PipelinesConfig(_Section):
     run_on: Literal["threads", "dask"] = "threads"
     address: str | None = None
     workers: int | None = Field(default=None, ge=1, le=1024)
+
+
+class ServerConfig(_Section):
+    """`[server]`: where the local server keeps MLflow's and Prefect's stores.
+
+    `database` is a PostgreSQL address, ``postgresql://user@host/name``; each store gets a schema of its own in it.
+    Without, both are SQLite files in the project folder.
+    """
+
+    database: Annotated[str, AfterValidator(_check_database)] = ""
 
 
 class GateConfig(_Section):
@@ -416,6 +435,7 @@ class Config(_Section):
     """All of `loopwright.toml`."""
 
     project: ProjectConfig = ProjectConfig()
+    server: ServerConfig = ServerConfig()
     serving: ServingConfig = ServingConfig()
     pipelines: PipelinesConfig = PipelinesConfig()
     model: dict[str, ModelConfig] = {}
@@ -614,6 +634,26 @@ class Project:
     def ledger_url(self) -> str:
         """The SQLAlchemy URL of the ledger; the environment variable `LOOPWRIGHT_LEDGER` goes first."""
         return os.environ.get("LOOPWRIGHT_LEDGER") or f"sqlite:///{self.state / 'ledger.db'}"
+
+    @property
+    def database(self) -> str:
+        """The PostgreSQL database of the tracking and pipeline stores, without a driver; empty for SQLite.
+
+        The environment variable `LOOPWRIGHT_DATABASE` goes before `[server] database`.
+        """
+        try:
+            return _check_database(os.environ.get("LOOPWRIGHT_DATABASE", "")) or self.config.server.database
+        except ValueError as error:
+            raise InvalidConfig(f"LOOPWRIGHT_DATABASE: {error}.") from error
+
+    @property
+    def tracking_url(self) -> str:
+        """The SQLAlchemy URL of the project's own MLflow store."""
+        if self.database:
+            mark = "&" if "?" in self.database else "?"
+            address = self.database.replace("postgresql:", "postgresql+psycopg:", 1)
+            return f"{address}{mark}options=-csearch_path%3Dmlflow"
+        return f"sqlite:///{self.state / 'tracking' / 'mlflow.db'}"
 
     @property
     def predictions(self) -> Path:

@@ -34,6 +34,7 @@ __all__ = [
     "ensure",
     "follow_supervisor",
     "mlflow_url",
+    "plain_url",
     "prefect_url",
     "read",
     "ready",
@@ -51,6 +52,11 @@ ALL = ("server", "serving", "runner", "stream", "controller", "console")
 PART_VARIABLE = "LOOPWRIGHT_PART"
 #: Set beside it: the pid of the process that started this one.
 PARENT_VARIABLE = "LOOPWRIGHT_PARENT"
+
+#: The MLflow address that `connect` chose itself: MLflow's clients send metric points to it in batches.
+BUFFERED_VARIABLE = "LOOPWRIGHT_BUFFERED_URI"
+#: Before an address of an MLflow store: what is behind it, with metric points written in batches.
+BUFFERED_SCHEME = "loopwright+"
 
 _started: list[subprocess.Popen[bytes]] = []
 
@@ -219,8 +225,16 @@ def url(project: Project, name: str) -> str:
 
 
 def mlflow_url(project: Project) -> str:
-    """Return the MLflow tracking URI: ``MLFLOW_TRACKING_URI`` where it is set, else the local server's."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{url(project, 'server')}/mlflow"
+    """Return the MLflow tracking URI: ``MLFLOW_TRACKING_URI`` where it is set, else the local server's.
+
+    Without the ``loopwright+`` that it may start with for MLflow's own clients.
+    """
+    return plain_url(os.environ.get("MLFLOW_TRACKING_URI", "")) or f"{url(project, 'server')}/mlflow"
+
+
+def plain_url(address: str) -> str:
+    """Return the address behind one of ours, such as ``http://host/mlflow`` for ``loopwright+http://host/mlflow``."""
+    return address.removeprefix(BUFFERED_SCHEME)
 
 
 def prefect_url(project: Project) -> str:
@@ -241,7 +255,9 @@ def connect(project: Project) -> None:
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     if not (os.environ.get("MLFLOW_TRACKING_URI") and os.environ.get("PREFECT_API_URL")):
         ensure(project, "server")
-    os.environ.setdefault("MLFLOW_TRACKING_URI", mlflow_url(project))
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        # The plain address, not one with a scheme of ours: what reads it, or links to it, may know HTTP only.
+        os.environ["MLFLOW_TRACKING_URI"] = os.environ[BUFFERED_VARIABLE] = mlflow_url(project)
     os.environ.setdefault("MLFLOW_REGISTRY_URI", os.environ["MLFLOW_TRACKING_URI"])
     os.environ.setdefault("PREFECT_API_URL", prefect_url(project))
 

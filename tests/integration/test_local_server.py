@@ -15,18 +15,27 @@ import httpx
 import psutil
 import pytest
 from one_server import Server, serve
+from postgres import postgresql
 
 pytestmark = pytest.mark.integration
 
 BROWSER = {"accept": "text/html,application/xhtml+xml"}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of an empty project."""
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the folder of an empty project, with its stores in files and in PostgreSQL."""
     folder = tmp_path_factory.mktemp("served")
-    (folder / "loopwright.toml").write_text('[project]\nname = "served"\n')
-    return folder
+    text = '[project]\nname = "served"\n'
+    if request.param == "sqlite":
+        (folder / "loopwright.toml").write_text(text)
+        yield folder
+        return
+    with postgresql(tmp_path_factory.mktemp("postgres")) as address:
+        (folder / "loopwright.toml").write_text(
+            f'{text}[server]\ndatabase = "postgresql://owner@{address}/postgres"\n'
+        )
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +191,55 @@ def test_two_clients_at_once_are_never_turned_away(root: Path, server: Server) -
         assert client.returncode == 0, errors.decode()[-2000:]
 
 
+CLIENT = Path(__file__).with_name("mlflow_client.py")
+
+
+@pytest.mark.parametrize("buffered", [True, False], ids=["as_connected", "plain_http"])
+def test_mlflows_client_works_unmodified(root: Path, server: Server, buffered: bool) -> None:
+    """Runs, batches, datasets, autologging, models, registry, traces, children: as MLflow documents them."""
+    address = f"{server.url}/mlflow"
+    more = {"LOOPWRIGHT_BUFFERED_URI": address} if buffered else {}
+    said = run_in(root, server, CLIENT.read_text(), LOOPWRIGHT_PROJECT=str(root), **more)
+    assert said.splitlines()[-1] == ("BufferedRestStore" if buffered else "RestStore")
+
+
+def test_runs_read_by_sql_and_over_rest_are_the_same(
+    root: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways of looking at runs give the same answers, also in PostgreSQL."""
+    from loopwright.config import Project
+    from loopwright.tracking.reading import RestReader, best, details, find
+    from loopwright.tracking.sql import SqlReader
+    from loopwright.tracking.where import parse_order, parse_where
+
+    program = (
+        "import mlflow\n"
+        "mlflow.set_experiment('served')\n"
+        "for depth in range(3):\n"
+        "    with mlflow.start_run(run_name=f'grid-{depth}') as run:\n"
+        "        mlflow.log_params({'depth': depth, 'seed': 1}); mlflow.log_text('a', 'note.txt')\n"
+        "        for step in range(60): mlflow.log_metric('loss', 1 / (step + depth + 1), step=step)\n"
+    )
+    run_in(root, server, program)
+    project = Project(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{server.url}/mlflow")
+    sql, rest = SqlReader(project.tracking_url), RestReader(project)
+    for where, order in (
+        ("", "started"),
+        ("loss < 0.0165", "loss asc"),
+        ("depth != '1' and name LIKE 'grid%'", "params.depth desc"),
+    ):
+        asked = parse_where(where), parse_order(order), 10, "served"
+        assert sql.search(*asked) == rest.search(*asked)
+    assert [run.name for run in best(sql, "loss", "name LIKE 'grid%'", lower=True)] == ["grid-2"]
+    run = find(sql, "grid-1")
+    assert find(rest, run.run_id[:10]) == run == find(rest, "grid-1")
+    by_sql, by_rest = details(project, sql, run), details(project, rest, run)
+    assert (by_sql.artifacts, by_sql.page) == (("note.txt",), by_rest.page)
+    assert by_sql.histories[0].course == pytest.approx(by_rest.histories[0].course)
+    assert httpx.get(by_sql.page, trust_env=False).status_code == 200
+
+
 def test_one_process_carries_both_and_ends_in_time(root: Path, server: Server) -> None:
     """No child processes, less memory than MLflow's default server alone, exit within five seconds of SIGTERM."""
     process = psutil.Process(server.process.pid)
@@ -189,10 +247,8 @@ def test_one_process_carries_both_and_ends_in_time(root: Path, server: Server) -
     with contextlib.suppress(psutil.AccessDenied):
         assert process.memory_full_info().pss < 700e6
     with serve(root) as second:  # on the same stores: they are created once and opened by both
-        assert (
-            get(second, "/mlflow/api/2.0/mlflow/experiments/get-by-name?experiment_name=by-hand").status_code
-            == 200
-        )
+        known = "/mlflow/api/2.0/mlflow/experiments/get-by-name?experiment_name=by-hand"
+        assert get(second, known).status_code == 200
         asked = time.monotonic()
         second.process.terminate()
         assert second.process.wait(20) == 0

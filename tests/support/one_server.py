@@ -99,6 +99,7 @@ def environment(root: Path, server: Server) -> Iterator[None]:
         "LOOPWRIGHT_PROJECT": str(root),
         "MLFLOW_TRACKING_URI": f"{server.url}/mlflow",
         "MLFLOW_REGISTRY_URI": f"{server.url}/mlflow",
+        "LOOPWRIGHT_BUFFERED_URI": f"{server.url}/mlflow",
         "PREFECT_API_URL": f"{server.url}/prefect/api",
         "PREFECT_HOME": str(root / ".loopwright" / "prefect"),
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -184,3 +184,23 @@ def test_wrong_durations(text: str) -> None:
     """A span needs a positive number and a unit."""
     with pytest.raises(ValueError, match="no duration"):
         parse_duration(text)
+
+
+def test_a_database_for_the_servers_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the file or the environment, which goes first; each store's own driver; anything else is refused."""
+    monkeypatch.delenv("LOOPWRIGHT_DATABASE", raising=False)
+    (tmp_path / "loopwright.toml").touch()
+    assert Project(tmp_path).tracking_url == f"sqlite:///{tmp_path}/.loopwright/tracking/mlflow.db"
+    (tmp_path / "loopwright.toml").write_text('[server]\ndatabase = "postgres://me@db/loop"\n')
+    assert Project(tmp_path).database == "postgresql://me@db/loop"
+    monkeypatch.setenv("LOOPWRIGHT_DATABASE", "postgresql://you@db/other?sslmode=require")
+    expected = "postgresql+psycopg://you@db/other?sslmode=require&options=-csearch_path%3Dmlflow"
+    assert Project(tmp_path).tracking_url == expected
+    monkeypatch.setenv("LOOPWRIGHT_DATABASE", "mysql://db/loop")
+    with pytest.raises(InvalidConfig, match="'mysql://db/loop' is no PostgreSQL database"):
+        _ = Project(tmp_path).database
+    (tmp_path / "loopwright.toml").write_text('[server]\ndatabase = "loop.db"\n')
+    with pytest.raises(
+        InvalidConfig, match=r"loopwright.toml:2: server.database: 'loop.db' is no PostgreSQL"
+    ):
+        Project(tmp_path)

@@ -16,7 +16,7 @@ from typing import Literal
 
 from loopwright.config import STATE, Project
 
-__all__ = ["Environment", "capture", "git", "keep", "keep_text", "stored"]
+__all__ = ["Environment", "capture", "commit", "git", "keep", "keep_text", "lock_digest", "stored"]
 
 #: New files larger than this, or more than so many, are named in the diff and not copied into it.
 _LARGEST = 1_000_000
@@ -52,11 +52,11 @@ class Environment:
 
 def capture(project: Project) -> Environment:
     """Describe the present environment of a project. Takes some milliseconds: one call of git, two when dirty."""
-    commit, dirty, new_files = _git_state(project.root)
-    diff = _diff(project.root, commit, new_files) if dirty else ""
+    found, dirty, new_files = _git_state(project.root)
+    diff = _diff(project.root, found, new_files) if dirty else ""
     lock, source = _lock(project.root)
     return Environment(
-        git_commit=commit,
+        git_commit=found,
         git_dirty=dirty,
         diff=diff,
         diff_digest=_digest(diff) if diff else "",
@@ -66,6 +66,17 @@ def capture(project: Project) -> Environment:
         python=platform.python_version(),
         platform=platform.platform(),
     )
+
+
+def commit(project: Project) -> tuple[str, bool]:
+    """Return the commit and whether anything differs from it; empty outside of a git repository."""
+    found, dirty, _ = _git_state(project.root)
+    return found, dirty
+
+
+def lock_digest(project: Project) -> str:
+    """Return the digest of the locked packages, as `capture` does."""
+    return _digest(_lock(project.root)[0])
 
 
 def stored(project: Project, digest: str, kind: Literal["diff", "json", "lock"]) -> Path:

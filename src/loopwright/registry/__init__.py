@@ -1,7 +1,7 @@
 """Model versions, aliases, signatures and reference profiles, over MLflow's registry.
 
 The names below are imported when they are first used: a serving process needs the columns and none of the rest.
-Reading goes over REST; only `register` loads MLflow and pandas.
+Reading goes over REST; only `register` and `log_model` load MLflow and pandas.
 """
 
 import importlib
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from loopwright.registry.artifacts import Shape, download, local_folder
     from loopwright.registry.catalog import aliases, record, register_run, set_alias, version, versions
     from loopwright.registry.columns import DTYPES, arrays_of, table_of
+    from loopwright.registry.logged import log_model
     from loopwright.registry.profile import ColumnProfile, Profile, histogram, profile_of, read_profile
     from loopwright.registry.registration import register
 
@@ -24,6 +25,7 @@ __all__ = [
     "download",
     "histogram",
     "local_folder",
+    "log_model",
     "profile_of",
     "read_profile",
     "record",
@@ -39,6 +41,7 @@ _HOMES = {
     "artifacts": ("Shape", "download", "local_folder"),
     "catalog": ("aliases", "record", "register_run", "set_alias", "version", "versions"),
     "columns": ("DTYPES", "arrays_of", "table_of"),
+    "logged": ("log_model",),
     "profile": ("ColumnProfile", "Profile", "histogram", "profile_of", "read_profile"),
     "registration": ("register",),
 }

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import tempfile
-from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +20,7 @@ from loopwright.registry.catalog import record
 from loopwright.registry.columns import table_of
 from loopwright.registry.description import Description, describe
 from loopwright.registry.estimator import supervised
+from loopwright.registry.logged import log, run_for
 from loopwright.registry.profile import profile_of
 
 if TYPE_CHECKING:
@@ -88,9 +86,19 @@ def register(
     expected = described if reference is None else describe(model, _frame(reference), wanted)
     parts.connect(project)
     training = _snapshot(project, name, described)
-    with tempfile.TemporaryDirectory(prefix="loopwright-") as folder, _run(project) as run_id:
+    with tempfile.TemporaryDirectory(prefix="loopwright-") as folder, run_for(project) as run_id:
         files = write_extra_files(Path(folder), described, training, metrics or {}, expected)
-        model_id = _log(run_id, model, described, files)
+        assert run_id is not None  # within a project there always is one
+        # Not skops: whoever serves the model would need MLflow to load it.
+        info = log(
+            model,
+            run_id,
+            name="model",
+            serialization="cloudpickle",
+            signature=mlflow_signature(described.signature, described.prediction),
+            extra_files=files,
+        )
+        model_id = str(info.model_id)
         _annotate(run_id, training, metrics or {})
         facts = rest.create_version(project, name, f"models:/{model_id}", run_id, model_id)
         made = _version(project, facts, run_id, described, training, Path(folder))
@@ -134,47 +142,6 @@ def _snapshot(project: Project, name: str, described: Description) -> DatasetRef
     return lineage.snapshot(project, described.table, f"{name}-training", "")
 
 
-@contextlib.contextmanager
-def _run(project: Project) -> Iterator[str]:
-    """Give the id of the active run, of the running pipeline's, or of a run made for the occasion and ended after."""
-    import mlflow
-
-    from loopwright.lineage import recorder
-
-    if active := mlflow.active_run():
-        yield active.info.run_id
-        return
-    running = recorder.get()
-    if running is not None and running.run_id:
-        # A step in a thread of its own does not see the pipeline's run: MLflow keeps it for each thread.
-        yield running.run_id
-        return
-    client = mlflow.MlflowClient()
-    run_id = client.create_run(_experiment(project, client)).info.run_id
-    try:
-        yield run_id
-    except BaseException:
-        client.set_terminated(run_id, "FAILED")
-        raise
-    client.set_terminated(run_id)
-
-
-def _experiment(project: Project, client: Any) -> str:
-    from mlflow.exceptions import MlflowException
-
-    for _ in range(2):
-        if found := client.get_experiment_by_name(project.name):
-            return str(found.experiment_id)
-        # Another process may make it between the question and the answer.
-        with contextlib.suppress(MlflowException):
-            return str(client.create_experiment(project.name))
-    raise InvalidInput(
-        f"MLflow refuses the experiment {project.name!r}.",
-        valid="An experiment that was deleted blocks its name until it is restored or removed for good.",
-        hint="mlflow gc, or another [project] name in loopwright.toml",
-    )
-
-
 def write_extra_files(
     folder: Path,
     described: Description,
@@ -207,48 +174,6 @@ def replay_positions(rows: int) -> Any:
     return np.sort(np.random.default_rng(1).permutation(rows)[:REPLAY_ROWS])
 
 
-def _log(run_id: str, model: Any, described: Description, files: list[str]) -> str:
-    """Log the model to a run and return its MLflow id.
-
-    Requirements and signature are passed in: when MLflow infers them it starts a Python of its own and takes seconds.
-    """
-    import mlflow.sklearn
-    from mlflow.models import Model
-
-    with _quiet():
-        info = Model.log(
-            None,
-            mlflow.sklearn,
-            name="model",
-            run_id=run_id,
-            sk_model=model,
-            # The default, skops, refuses half of the usual estimators: trees, forests, boosting, neighbours.
-            serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_CLOUDPICKLE,
-            signature=mlflow_signature(described.signature, described.prediction),
-            pip_requirements=_requirements(model),
-            extra_files=files,
-        )
-    return str(info.model_id)
-
-
-#: They warn that pickle is unsafe for foreign files, that a uv project was found, that pip is not installed.
-_CHATTY = ("mlflow.sklearn", "mlflow.utils.environment", "mlflow.utils.uv_utils")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what MLflow says on each log of a model and what is of no use here."""
-    logs = [logging.getLogger(name) for name in _CHATTY]
-    levels = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)
-
-
 def mlflow_signature(signature: Signature, prediction: Any) -> Any:
     """Return the signature in MLflow's own form."""
     from mlflow.models import ModelSignature
@@ -260,33 +185,13 @@ def mlflow_signature(signature: Signature, prediction: Any) -> Any:
     return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(output)]))
 
 
-def _requirements(model: Any) -> list[str]:
-    """Return the packages the model needs, pinned: those its classes come from and what they stand on."""
-    seen = {"cloudpickle", "numpy", "pandas", "scikit-learn"}
-    pending = [model]
-    while pending:
-        item = pending.pop()
-        root = type(item).__module__.partition(".")[0]
-        seen |= {root} & {"xgboost", "lightgbm", "catboost", "imblearn"}
-        pending += [step[1] for step in getattr(item, "steps", []) or []]
-        pending += [found for found in (getattr(item, "best_estimator_", None),) if found is not None]
-    return sorted(f"{package}=={found}" for package in seen if (found := _installed(package)))
-
-
-def _installed(package: str) -> str:
-    for distribution in (package, f"{package}-cpu"):
-        with contextlib.suppress(PackageNotFoundError):
-            return package_version(distribution)
-    return ""
-
-
 def _annotate(run_id: str, training: DatasetRef, metrics: Mapping[str, float]) -> None:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric, RunTag
 
-    client = MlflowClient()
-    client.set_tag(run_id, "loopwright.dataset", training.digest)
-    for key, value in metrics.items():
-        client.log_metric(run_id, key, float(value))
+    now = int(time.time() * 1000)
+    points = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+    MlflowClient().log_batch(run_id, points, tags=[RunTag("loopwright.dataset", training.digest)])
 
 
 def _version(

@@ -14,13 +14,13 @@ import subprocess
 import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from loopwright import parts
 from loopwright.config import Project
+from loopwright.tracking import sqlite
 
 __all__ = ["main"]
 
@@ -29,8 +29,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: A server runs for weeks, and a store that was empty when it started is not when it is asked.
-_ANALYZE_EVERY_S = 1800.0
+_ANALYZE_EVERY_S = 60.0
 _SERVICES_STOP_S = 2.5
 #: Run by a process of its own while this one imports MLflow: Prefect's hundred migrations take as long.
 _MIGRATE_PREFECT = """
@@ -45,7 +44,7 @@ def _configure(project: Project, port: int) -> None:
     project.artifacts.mkdir(parents=True, exist_ok=True)
     prefect = project.state / "prefect"
     prefect.mkdir(parents=True, exist_ok=True)
-    store = f"sqlite:///{_mlflow_store(project)}"
+    store = project.tracking_url
     base = f"http://127.0.0.1:{port}"
     os.environ |= {
         # MLflow's own command line sets these private variables for its workers.
@@ -61,7 +60,6 @@ def _configure(project: Project, port: int) -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(prefect),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect / 'prefect.db'}",
         "PREFECT_SERVER_API_BASE_PATH": "/prefect/api",
         "PREFECT_SERVER_UI_SERVE_BASE": "/prefect",
         "PREFECT_UI_API_URL": f"{base}/prefect/api",
@@ -73,39 +71,29 @@ def _configure(project: Project, port: int) -> None:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    } | _prefect_database(project)
+
+
+def _prefect_database(project: Project) -> dict[str, str]:
+    if not project.database:
+        path = project.state / "prefect" / "prefect.db"
+        return {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{path}"}
+    return {
+        "PREFECT_API_DATABASE_CONNECTION_URL": project.database.replace(
+            "postgresql:", "postgresql+asyncpg:", 1
+        ),
+        "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH": "prefect",
     }
 
 
 def _mlflow_schema(project: Project) -> None:
-    """Create or migrate MLflow's schema, and set what it never sets itself.
+    if path := sqlite.path_of(project.tracking_url):
+        sqlite.prepare(path)
+        return
+    from loopwright.tracking import postgresql
 
-    A new store gets its name when it is complete: MLflow does not recover from one whose making was interrupted.
-    """
-    from mlflow.store.db.utils import _safe_initialize_tables, create_sqlalchemy_engine_with_retry
-
-    path = _mlflow_store(project)
-    new = path.with_name("mlflow.db.new")
-    made = path if path.exists() else new
-    new.unlink(missing_ok=True)
-    engine = create_sqlalchemy_engine_with_retry(f"sqlite:///{made}")
-    _safe_initialize_tables(engine)
-    engine.dispose()
-    if made is new:
-        new.replace(path)
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-    _analyze(project)
-
-
-def _mlflow_store(project: Project) -> Path:
-    return project.state / "tracking" / "mlflow.db"
-
-
-def _analyze(project: Project) -> None:
-    """Count the rows behind MLflow's indexes: without, the best of 10,000 runs by a metric takes 100x as long."""
-    with contextlib.closing(sqlite3.connect(_mlflow_store(project), timeout=10)) as connection:
-        connection.execute("ANALYZE")
-        connection.commit()
+    postgresql.make_schemas(project.tracking_url)
+    postgresql.prepare(project.tracking_url)
 
 
 @contextlib.contextmanager
@@ -116,7 +104,7 @@ def _prefect_schema(project: Project) -> Iterator[None]:
     what is wrong.
     """
     path = project.state / "prefect" / "prefect.db"
-    if path.exists():
+    if project.database or path.exists():
         yield
         return
     new = path.with_name("prefect.db.new")
@@ -139,11 +127,7 @@ def _tune_sqlite() -> None:
     """Set what neither server sets on its SQLite connections. Must run before either opens one."""
     from sqlalchemy import Engine, event
 
-    @event.listens_for(Engine, "connect")
-    def _normal(connection: Any, _record: Any) -> None:
-        # Sync once per checkpoint, which is safe in WAL mode; Prefect does so by itself.
-        if type(connection).__module__.startswith("sqlite3"):
-            connection.execute("PRAGMA synchronous=NORMAL")
+    sqlite.tune(Engine)
 
     @event.listens_for(Engine, "before_cursor_execute", retval=True)
     def _wait(*call: Any) -> tuple[str, Any]:
@@ -258,10 +242,21 @@ async def _serve_lifespan(project: Project, apps: tuple[Any, ...], receive: Rece
 
 
 async def _keep_up(project: Project) -> None:
-    while True:
+    """Count the rows of MLflow's store anew as it grows: one that was empty on start is not when it is asked."""
+    path = sqlite.path_of(project.tracking_url)
+    while path:  # PostgreSQL does it by itself
         await asyncio.sleep(_ANALYZE_EVERY_S)
         with contextlib.suppress(sqlite3.OperationalError):  # locked for long: next time
-            await asyncio.to_thread(_analyze, project)
+            if await asyncio.to_thread(sqlite.analyze, path):
+                _reopen_connections()
+
+
+def _reopen_connections() -> None:
+    """Have MLflow open new connections: those that are open go by the counts they began with."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for engine in list(SqlAlchemyStore._engine_map.values()):
+        engine.dispose()
 
 
 @contextlib.asynccontextmanager

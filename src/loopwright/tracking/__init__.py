@@ -1,4 +1,4 @@
-"""Tracked runs, over MLflow. Reading goes over REST; only `begin` loads MLflow.
+"""Tracked runs, over MLflow. Reading goes over SQL or REST; only `begin` loads MLflow.
 
 The names below are imported when they are first used.
 """
@@ -8,13 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopwright.tracking.active import Tracked, begin
-    from loopwright.tracking.rest import Run, best, end, get, runs, ui_url
+    from loopwright.tracking.reading import Details, Reader, find, open_reader
+    from loopwright.tracking.rest import best, end, get, runs, ui_url
+    from loopwright.tracking.run import Dataset, History, Run
 
-__all__ = ["Run", "Tracked", "begin", "best", "end", "get", "runs", "ui_url"]
+__all__ = [
+    "Dataset",
+    "Details",
+    "History",
+    "Reader",
+    "Run",
+    "Tracked",
+    "begin",
+    "best",
+    "end",
+    "find",
+    "get",
+    "open_reader",
+    "runs",
+    "ui_url",
+]
 
 _HOMES = {
     "active": ("Tracked", "begin"),
-    "rest": ("Run", "best", "end", "get", "runs", "ui_url"),
+    "reading": ("Details", "Reader", "find", "open_reader"),
+    "rest": ("best", "end", "get", "runs", "ui_url"),
+    "run": ("Dataset", "History", "Run"),
 }
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import httpx
@@ -13,24 +11,10 @@ import httpx
 from loopwright import calls, parts
 from loopwright.config import Project
 from loopwright.errors import InvalidInput, NotFound, Unavailable
+from loopwright.tracking.buffer import flush
+from loopwright.tracking.run import Run, moment
 
-__all__ = ["Run", "best", "call", "end", "get", "runs", "ui_url"]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One tracked run as MLflow has it. `ended` is None while it runs; metrics are the last values."""
-
-    run_id: str
-    name: str
-    status: str
-    started: datetime
-    ended: datetime | None
-    experiment_id: str
-    artifact_uri: str
-    metrics: dict[str, float] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
+__all__ = ["best", "call", "end", "get", "run_of", "runs", "ui_url"]
 
 
 def runs(
@@ -62,7 +46,7 @@ def runs(
         "order_by": list(order_by),
         "max_results": limit,
     }
-    return [_run(item) for item in call(project, "POST", "runs/search", body).get("runs", [])]
+    return [run_of(item) for item in call(project, "POST", "runs/search", body).get("runs", [])]
 
 
 def best(project: Project, metric: str, *, higher: bool = True) -> Run:
@@ -85,7 +69,7 @@ def best(project: Project, metric: str, *, higher: bool = True) -> Run:
 def get(project: Project, run_id: str) -> Run:
     """Return one run, or raise `NotFound`."""
     try:
-        return _run(call(project, "GET", "runs/get", {"run_id": run_id})["run"])
+        return run_of(call(project, "GET", "runs/get", {"run_id": run_id})["run"])
     except NotFound:
         raise NotFound(f"There is no run {run_id!r}.", hint="loopwright run list") from None
 
@@ -102,15 +86,16 @@ def ui_url(project: Project, run_id: str) -> str:
     return f"{base}/#/experiments/{get(project, run_id).experiment_id}/runs/{run_id}"
 
 
-def _run(item: dict[str, Any]) -> Run:
+def run_of(item: dict[str, Any]) -> Run:
+    """Return a run as MLflow's REST interface gives it."""
     info, data = item["info"], item.get("data", {})
     ended = int(info.get("end_time") or 0)
     return Run(
         run_id=info["run_id"],
         name=info.get("run_name", ""),
         status=info["status"],
-        started=datetime.fromtimestamp(int(info["start_time"]) / 1000, tz=UTC),
-        ended=datetime.fromtimestamp(ended / 1000, tz=UTC) if ended else None,
+        started=moment(int(info["start_time"])),
+        ended=moment(ended) if ended else None,
         experiment_id=info["experiment_id"],
         artifact_uri=info.get("artifact_uri", ""),
         metrics={metric["key"]: float(metric["value"]) for metric in data.get("metrics", [])},
@@ -120,7 +105,8 @@ def _run(item: dict[str, Any]) -> Run:
 
 
 def call(project: Project, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Call one endpoint; `body` goes as the query of a GET and as the JSON of a POST. Raises as `runs` does."""
+    """Call one endpoint of MLflow's; `body` goes as the query of a GET and as the JSON of a POST."""
+    flush()  # what this process has logged and not sent yet belongs to what it reads
     base = parts.mlflow_url(project).rstrip("/")
     if not base.startswith(("http://", "https://")):
         raise InvalidInput(

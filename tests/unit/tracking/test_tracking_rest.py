@@ -10,7 +10,7 @@ import pytest
 from loopwright import tracking
 from loopwright.config import Project
 from loopwright.errors import InvalidInput, Unavailable
-from loopwright.tracking.rest import _run
+from loopwright.tracking.rest import run_of
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_tracking_uri_without_a_server_is_refused(
 def test_a_run_is_read_from_what_mlflow_answers() -> None:
     """Times are UTC; a run that goes on has no end; what is missing is empty."""
     info = {"run_id": "r", "status": "RUNNING", "start_time": 1_700_000_000_000, "experiment_id": "1"}
-    run = _run({"info": info})
+    run = run_of({"info": info})
     assert (run.started, run.ended) == (datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC), None)
     assert (run.metrics, run.params, run.tags, run.name) == ({}, {}, {}, "")
     data = {
@@ -52,7 +52,7 @@ def test_a_run_is_read_from_what_mlflow_answers() -> None:
         "params": [{"key": "depth", "value": "6"}],
         "tags": [{"key": "t", "value": "v"}],
     }
-    run = _run({"info": info | {"end_time": 1_700_000_001_500}, "data": data})
+    run = run_of({"info": info | {"end_time": 1_700_000_001_500}, "data": data})
     assert run.ended == datetime(2023, 11, 14, 22, 13, 21, 500_000, tzinfo=UTC)
     assert (run.metrics["n"], run.metrics["loss"] != run.metrics["loss"]) == (3.0, True)
     assert (run.params, run.tags) == ({"depth": "6"}, {"t": "v"})
@@ -62,9 +62,9 @@ def test_reading_runs_loads_no_mlflow() -> None:
     """Only `begin` needs it."""
     program = (
         "import sys\n"
-        "from loopwright.tracking import Run, best, end, get, runs, ui_url\n"
+        "from loopwright.tracking import Reader, Run, best, end, find, get, open_reader, runs, ui_url\n"
         "assert not {'mlflow', 'prefect', 'pandas'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-    with pytest.raises(AttributeError, match="Names: Run, Tracked, begin"):
+    with pytest.raises(AttributeError, match="Names: Dataset, Details, History"):
         tracking.nothing  # noqa: B018
