@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopwright.tracking.active import Tracked, begin
-    from loopwright.tracking.rest import Run, best, end, get, runs, ui_url
+    from loopwright.tracking.rest import Run, best, end, get, runs, tag, ui_url
 
-__all__ = ["Run", "Tracked", "begin", "best", "end", "get", "runs", "ui_url"]
+__all__ = ["Run", "Tracked", "begin", "best", "end", "get", "runs", "tag", "ui_url"]
 
 _HOMES = {
     "active": ("Tracked", "begin"),
-    "rest": ("Run", "best", "end", "get", "runs", "ui_url"),
+    "rest": ("Run", "best", "end", "get", "runs", "tag", "ui_url"),
 }
 
 

@@ -15,7 +15,7 @@ from loopwright import parts
 from loopwright.config import Project
 from loopwright.errors import InvalidInput, NotFound, Unavailable
 
-__all__ = ["Run", "best", "end", "get", "runs", "ui_url"]
+__all__ = ["Run", "best", "end", "get", "runs", "tag", "ui_url"]
 
 TIMEOUT_S = 30.0
 
@@ -97,6 +97,11 @@ def end(project: Project, run_id: str, status: Literal["FINISHED", "FAILED", "KI
     """End a run whose own process cannot do it any more."""
     body = {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)}
     _call(project, "POST", "runs/update", body)
+
+
+def tag(project: Project, run_id: str, name: str, value: str) -> None:
+    """Set a tag of a run, also of one that has ended."""
+    _call(project, "POST", "runs/set-tag", {"run_id": run_id, "key": name, "value": value})
 
 
 def ui_url(project: Project, run_id: str) -> str:
