@@ -85,7 +85,8 @@ def build(project: Project, subject: Subject, sources: Sources, say: Callable[[s
             version = complete.read_text()
             say(f"packages built before, {folder.relative_to(project.root)}")
         else:
-            say(f"building {len(lines)} packages for Python {subject.run.python}")
+            count = sum(not line.startswith(" ") for line in lines)
+            say(f"building {count} packages for Python {subject.run.python}")
             version = _venv(folder, subject.run.python, sources.root)
             requirements = folder / "requirements.txt"
             requirements.write_text("\n".join(lines) + "\n")

@@ -177,7 +177,7 @@ class _Repetition:
 
 
 def _repeat(job: _Repetition, say: Callable[[str], None]) -> Reproduction:
-    result = job.stage.replay(job.order)
+    result = job.stage.replay(job.order, say)
     if "error" in result:
         return _failed(job, result["error"])
     run = msgspec.convert(result["run"], PipelineRun)
@@ -207,7 +207,7 @@ def _unsteady(job: _Repetition, first: Mapping[str, Any]) -> str:
     """Repeat the run a second time and return the first step that gave something else than the first time."""
     # Where the run did not fix the order of sets, two orders show whether it matters.
     seed = None if "PYTHONHASHSEED" in job.known.surroundings.get("variables", {}) else "1"
-    second = job.stage.replay(job.order, hash_seed=seed)
+    second = job.stage.replay(job.order, lambda _: None, hash_seed=seed)
     return first_unsteady(first["values"], second.get("values", first["values"]))
 
 

@@ -1,4 +1,4 @@
-"""One repetition in a process of its own: ``python -m loopwright.reproduction.replay ORDER RESULT``, two JSON files.
+"""One repetition in a process of its own: ``python -m loopwright.reproduction.replay ORDER RESULT STEPS``.
 
 It runs with the packages of the run, in the folder with its code, against the stage's own server.
 """
@@ -29,13 +29,16 @@ _SERVER_S = 180.0
 
 
 class _Replay(Execution):
-    """A run that also hashes what each step returned, tables or not."""
+    """A run that also hashes what each step returned, tables or not, and says in a file which step begins."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, steps_file: Path, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.values: list[tuple[str, str]] = []
+        self._steps_file = steps_file
 
     def call(self, step: Step[Any, Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        with self._steps_file.open("a") as file:
+            file.write(f"{step.name}\n")
         value = super().call(step, arguments, named)
         self.values.append((step.name, _value_digest(value)))
         return value
@@ -51,15 +54,15 @@ def _value_digest(value: Any) -> str:
         return ""
 
 
-def main(order_file: str, result_file: str) -> None:
+def main(order_file: str, result_file: str, steps_file: str) -> None:
     """Run the pipeline and write what it gave, or how it failed.
 
-    The order names `entrypoint`, `parameters` and `tolerance`, and in `models` what `compare_models` takes. The result has `run`, `metrics`, `values` and `models`, or `error`.
+    All three are files; the first two hold JSON. The order names `entrypoint`, `parameters` and `tolerance`, and in `models` what `compare_models` takes. The result has `run`, `metrics`, `values` and `models`, or `error`.
     """
     order = msgspec.json.decode(Path(order_file).read_bytes())
     project = Project.find()
     try:
-        result = _repeat(project, order)
+        result = _repeat(project, order, Path(steps_file))
     except LoopwrightError as error:
         cause = error.__cause__
         if cause is not None:
@@ -68,7 +71,7 @@ def main(order_file: str, result_file: str) -> None:
     Path(result_file).write_bytes(msgspec.json.encode(result, enc_hook=str))
 
 
-def _repeat(project: Project, order: dict[str, Any]) -> dict[str, Any]:
+def _repeat(project: Project, order: dict[str, Any], steps_file: Path) -> dict[str, Any]:
     parts.connect(project)
     # Both take seconds to import; the server is starting meanwhile.
     import mlflow  # noqa: F401
@@ -76,7 +79,7 @@ def _repeat(project: Project, order: dict[str, Any]) -> dict[str, Any]:
 
     _wait_for_server(project)
     pipeline = load(project, order["entrypoint"])
-    execution = _Replay(project, pipeline, pipeline.bind(order["parameters"]), "reproduce")
+    execution = _Replay(steps_file, project, pipeline, pipeline.bind(order["parameters"]), "reproduce")
     run = execution.run("").record
     return {
         "run": run,
@@ -112,4 +115,4 @@ def _models(project: Project, run: PipelineRun, order: dict[str, Any]) -> list[A
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -10,7 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,12 @@ class Stage:
     log: Path
     timeout_s: float
 
-    def replay(self, order: Mapping[str, Any], *, hash_seed: str | None = None) -> dict[str, Any]:
+    def replay(
+        self, order: Mapping[str, Any], say: Callable[[str], None], *, hash_seed: str | None = None
+    ) -> dict[str, Any]:
         """Carry out one repetition in a process of its own and return what it wrote: see `replay.main`.
+
+        `say` is called with each step when it begins.
 
         Raises
         ------
@@ -65,24 +69,34 @@ class Stage:
         Damaged
             It ended without a result.
         """
-        paths = [self.root / STATE / name for name in ("order.json", "result.json")]
+        paths = [self.root / STATE / name for name in ("order.json", "result.json", "steps.txt")]
         paths[0].write_bytes(msgspec.json.encode(order, enc_hook=str))
         paths[1].unlink(missing_ok=True)
+        paths[2].write_text("")
         seed = {} if hash_seed is None else {"PYTHONHASHSEED": hash_seed}
         arguments = ["-m", "loopwright.reproduction.replay", *map(str, paths)]
         with _process(self, arguments, seed) as process:
-            try:
-                process.wait(self.timeout_s)
-            except subprocess.TimeoutExpired:
-                raise Unavailable(
-                    f"The run was not through after {self.timeout_s:.0f} s.\n{self.tail()}",
-                    hint="give it more time: --timeout 2h",
-                ) from None
+            self._follow(process, paths[2], say)
         try:
             result: dict[str, Any] = msgspec.json.decode(paths[1].read_bytes())
         except (OSError, msgspec.DecodeError):
             raise self._without_result(process.returncode) from None
         return result
+
+    def _follow(self, process: subprocess.Popen[bytes], steps: Path, say: Callable[[str], None]) -> None:
+        """Wait until a repetition ends, and pass on the names of its steps as they begin."""
+        until, said = time.monotonic() + self.timeout_s, 0
+        while process.poll() is None:
+            if time.monotonic() > until:
+                raise Unavailable(
+                    f"The run was not through after {self.timeout_s:.0f} s.\n{self.tail()}",
+                    hint="give it more time: --timeout 2h",
+                )
+            names = steps.read_text().splitlines()
+            for name in names[said:]:
+                say(f"step {name}")
+            said = len(names)
+            time.sleep(_POLL_S)
 
     def _without_result(self, code: int) -> Exception:
         if "No module named loopwright" in self.tail():
