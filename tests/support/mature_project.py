@@ -28,6 +28,7 @@ from loopwright.records import (
     Window,
     now,
 )
+from loopwright.reproduction import Reproduction
 
 CONFIG = """
 [model.digits]
@@ -121,6 +122,8 @@ def tell(project: Project, *, without: str = "") -> None:
         ledger.put("deployment", name, served, event="" if without == "L2.8" else "deployment.changed")
     if without != "L3.3":
         ledger.append("parity.measured", "digits", {"version": 4, "ok": True})
+    if without != "L2.3":
+        ledger.put("reproduction", "run4", reproduction("run4"))
     rows = 0 if without == "L1.6" else 600
     ledger.append("scorer.prepared", "digits", {"version": 4, "runtime": "onnx", "replay_rows": rows})
     window = Window(now() - timedelta(seconds=20), now())
@@ -128,6 +131,13 @@ def tell(project: Project, *, without: str = "") -> None:
         signal = Signal(check, "digits", API, window, 0.95, 0.9, 400, False, "accuracy", 4)
         ledger.append("monitor.window", API, {"window": window, "signals": [signal]})
     ledger.close()
+
+
+def reproduction(run_id: str) -> Reproduction:
+    """Return the verdict that a run was reproduced."""
+    return Reproduction(
+        run_id, "pipelines:train", "reproduced", "", "", 1e-6, "commit 0", "the present ones", "3.11.9", 8.0
+    )
 
 
 def _release(ledger: Ledger, version: int, commit: str, without: str) -> None:

@@ -45,6 +45,7 @@ for _path, _name, _group, _help in (
     ("prediction:app", "prediction", _LOOK, "Query the prediction log."),
     ("alert:app", "alert", _LOOK, "List alerts."),
     ("trace:trace", "trace", _LOOK, "Walk from a prediction back to its data, checking every hash."),
+    ("reproduce:reproduce", "reproduce", _LOOK, "Repeat a run from its record and compare what comes out."),
     ("parity:parity", "parity", _LOOK, "Score the same rows in all four modes and compare."),
     ("maturity:maturity", "maturity", _LOOK, "Compute the MLOps maturity level from observed facts."),
 ):

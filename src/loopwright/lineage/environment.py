@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import platform
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -16,7 +19,28 @@ from typing import Literal
 
 from loopwright.config import STATE, Project
 
-__all__ = ["Environment", "capture", "commit", "git", "keep", "keep_text", "lock_digest", "stored"]
+__all__ = [
+    "VARIABLES",
+    "Environment",
+    "capture",
+    "commit",
+    "git",
+    "keep",
+    "keep_text",
+    "local_packages",
+    "lock_digest",
+    "stored",
+]
+
+#: Variables that results depend on: the order of sets, how sums are split among threads, what a local time is.
+VARIABLES = (
+    "PYTHONHASHSEED",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "TZ",
+)
 
 #: New files larger than this, or more than so many, are named in the diff and not copied into it.
 _LARGEST = 1_000_000
@@ -27,7 +51,15 @@ _NOTHING = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 #: The whole repository counts, not only the project's folder in it; our own state never does.
 _PATHS = (":/", f":(exclude){STATE}")
 #: A patch that ``git apply`` takes, whatever the user's own settings and attributes say.
-_PATCH = ("--no-ext-diff", "--no-textconv", "--no-color", "--binary", "--src-prefix=a/", "--dst-prefix=b/")
+_PATCH = (
+    "--no-relative",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-color",
+    "--binary",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +69,8 @@ class Environment:
     `git_commit` is empty outside of a git repository or before its first commit. `diff` holds what was not committed,
     new files included, in a form that ``git apply`` takes; bytes that are no UTF-8 are escaped as surrogates. `lock` is the text of `uv.lock`, or the installed
     distributions, one ``name==version`` a line. Digests are SHA-256; `diff_digest` is empty when nothing differs.
+    `local` are the installed distributions that are on no index, by name: the address of their folder or repository.
+    `variables` are those of the process that results depend on, where they are set.
     """
 
     git_commit: str
@@ -48,6 +82,8 @@ class Environment:
     lock_source: str
     python: str
     platform: str
+    local: dict[str, str]
+    variables: dict[str, str]
 
 
 def capture(project: Project) -> Environment:
@@ -65,6 +101,8 @@ def capture(project: Project) -> Environment:
         lock_source=source,
         python=platform.python_version(),
         platform=platform.platform(),
+        local=local_packages(),
+        variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
     )
 
 
@@ -195,14 +233,35 @@ def _read(path: Path, _mtime_ns: int, _size: int) -> str:
 @cache
 def _installed() -> str:
     """List the installed distributions by the names of their folders, which is 50x quicker than reading each."""
-    found = set()
+    found = {f"{name}=={version}" for name, version, _ in _distributions()}
+    return "".join(f"{line}\n" for line in sorted(found))
+
+
+@cache
+def local_packages() -> dict[str, str]:
+    """Return the installed distributions that came from a folder or a repository, as addresses that installers take.
+
+    A folder whose files are used where they lie, an editable one, is marked by ``#editable``.
+    """
+    found = {}
+    for name, _, folder in _distributions():
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            facts = json.loads((folder / "direct_url.json").read_text())
+            if source := facts.get("vcs_info"):
+                found[name] = f"{source['vcs']}+{facts['url']}@{source['commit_id']}"
+            else:
+                editable = facts.get("dir_info", {}).get("editable", False)
+                found[name] = facts["url"] + ("#editable" if editable else "")
+    return found
+
+
+def _distributions() -> Iterator[tuple[str, str, Path]]:
     for entry in sys.path:
         folder = Path(entry)
         if folder.is_dir():
             for path in folder.glob("*.dist-info"):
                 name, _, version = path.name.removesuffix(".dist-info").partition("-")
-                found.add(f"{name.lower().replace('_', '-')}=={version}")
-    return "".join(f"{line}\n" for line in sorted(found))
+                yield name.lower().replace("_", "-"), version, path
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from loopwright.config import Project
 from loopwright.ledger import Ledger
 from loopwright.lineage.context import recorder
-from loopwright.lineage.snapshots import snapshot
+from loopwright.lineage.restored import restored
+from loopwright.lineage.snapshots import read_snapshot, snapshot
 from loopwright.lineage.sources import table_from
 from loopwright.records import ModelVersion, Signature
 
@@ -60,6 +61,11 @@ def labelled(
     from loopwright.predictions import PredictionStore
 
     project = project or Project.find()
+    conditions = f"split={split or 'all'}" + (f"&newest={newest}" if newest else "")
+    name, source = f"labelled-{model}", f"predictions:{model}?{conditions}"
+    if kept := restored(name, source):
+        frame: pd.DataFrame = read_snapshot(project, kept.digest).to_pandas()
+        return _noted(project, frame, name, source)
     target, signature = _shape(project, model)
     store = PredictionStore(project)
     found = store.table(model=model, since=since, labelled=True, split=split, newest=newest)
@@ -72,10 +78,12 @@ def labelled(
     if not found.num_rows:
         return _empty(signature, target)
     table = found.select([*names, "actual"]).rename_columns([*names.values(), target])
-    frame: pd.DataFrame = table.to_pandas()
-    conditions = f"split={split or 'all'}" + (f"&newest={newest}" if newest else "")
+    return _noted(project, table.to_pandas(), name, source)
+
+
+def _noted(project: Project, frame: pd.DataFrame, name: str, source: str) -> pd.DataFrame:
     # Hashed as pandas has it, so that steps that take the frame name the same dataset.
-    ref = snapshot(project, table_from(frame), f"labelled-{model}", f"predictions:{model}?{conditions}")
+    ref = snapshot(project, table_from(frame), name, source)
     if running := recorder.get():
         running.remember(frame, ref.digest)
     return frame

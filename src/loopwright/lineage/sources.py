@@ -11,7 +11,8 @@ from loopwright.config import Project
 from loopwright.errors import Denied, InvalidInput, NotFound, listing, nearest
 from loopwright.lineage.context import recorder
 from loopwright.lineage.digests import file_digest
-from loopwright.lineage.snapshots import snapshot
+from loopwright.lineage.restored import restored
+from loopwright.lineage.snapshots import read_snapshot, snapshot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,14 @@ def dataset(
         The file is no CSV or Parquet file, or holds no rows; or the table has values that cannot be kept.
     """
     project = project or Project.find()
-    if isinstance(source, (str, Path)):
+    frame: pd.DataFrame
+    if kept := restored(name, source):
+        frame, where, digest = (
+            read_snapshot(project, kept.digest).to_pandas(),
+            kept.source,
+            kept.source_digest,
+        )
+    elif isinstance(source, (str, Path)):
         path = _find(project, Path(source))
         frame = _read(path)
         where, digest = _relative(project, path), file_digest(path)

@@ -96,6 +96,10 @@ def _links(project: Project, ledger: Ledger, prediction: Prediction) -> Iterator
         f"pipeline {run.pipeline}, {run.status} in {run.seconds:.1f} s, trigger {run.trigger or 'manual'}; "
         f"Prefect flow run {run.flow_run_id}",
     )
+    if repeated := ledger.get("reproduction", run.run_id):
+        outcome, at = repeated.value["outcome"], repeated.changed
+        ok = None if outcome == "not reproduced" else True
+        yield TraceLink("reproduction", outcome, ok, "", f"repeated from its record on {at:%Y-%m-%d}")
     yield from _code(project, run)
     yield _lock(project, run)
     for step in run.steps:

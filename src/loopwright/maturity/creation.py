@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 from loopwright.maturity.facts import Dimension, Fact
 from loopwright.maturity.observed import Live, Observed
-from loopwright.records import PipelineRun
+from loopwright.records import ModelVersion, PipelineRun
+from loopwright.reproduction.verdict import KIND, Reproduction
 
 __all__ = ["facts"]
 
 _DIMENSION: Dimension = "model creation"
 #: So many of the newest trainings must have been started by the system.
 TRAININGS = 3
+#: For so long a reproduction speaks for the model.
+REPRODUCED = timedelta(days=30)
 
 
 def facts(seen: Observed) -> Iterator[Fact]:
@@ -39,6 +43,7 @@ def facts(seen: Observed) -> Iterator[Fact]:
         run,
     )
     yield _automatic(seen)
+    yield _reproduced(seen)
     yield _on_signal(seen)
 
 
@@ -117,6 +122,35 @@ def _automatic(seen: Observed) -> Fact:
         evidence if newest else "no training on record",
         "loopwright up",
     )
+
+
+def _reproduced(seen: Observed) -> Fact:
+    """Whether some run of each model in service was repeated lately, with the same results the last time."""
+    statement = f"A run of each model in service was reproduced in the last {REPRODUCED.days} days"
+    serving = list(dict.fromkeys(live.deployment.model for live in seen.live))
+    command = f"loopwright reproduce {seen.live[0].ref if seen.live else f'{seen.model}/VERSION'}"
+    if not serving:
+        return Fact("L2.3", 2, _DIMENSION, statement, None, "nothing is in service", command)
+    makers = {
+        version.run_id: version.model
+        for version in (state.read(ModelVersion) for state in seen.ledger.states("model_version"))
+    }
+    newest: dict[str, Reproduction] = {}
+    for state in sorted(seen.ledger.states(KIND), key=lambda state: state.changed):
+        if seen.at - state.changed <= REPRODUCED and state.key in makers:
+            newest[makers[state.key]] = state.read(Reproduction)
+    differ = [
+        f"{model}: run {newest[model].run_id[:8]} was not"
+        for model in serving
+        if model in newest and not newest[model].ok
+    ]
+    unknown = [model for model in serving if model not in newest]
+    if differ:
+        return Fact("L2.3", 2, _DIMENSION, statement, False, "; ".join(differ), command)
+    if unknown:
+        return Fact("L2.3", 2, _DIMENSION, statement, None, f"not tried: {', '.join(unknown)}", command)
+    evidence = ", ".join(f"{model}: run {newest[model].run_id[:8]}" for model in serving)
+    return Fact("L2.3", 2, _DIMENSION, statement, True, evidence, command)
 
 
 def _on_signal(seen: Observed) -> Fact:

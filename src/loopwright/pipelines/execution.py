@@ -28,7 +28,7 @@ from loopwright.pipelines.entrypoints import load
 from loopwright.pipelines.flows import Flow
 from loopwright.pipelines.progress import Progress
 from loopwright.pipelines.remote import RUN_TAG, TRIGGER_TAG
-from loopwright.pipelines.steps import Steps
+from loopwright.pipelines.steps import Steps, Watch
 from loopwright.records import ModelVersion, PipelineRun, now
 from loopwright.tracking import client
 from loopwright.tracking.active import Tracked, begin
@@ -107,12 +107,14 @@ class Execution:
         pipeline: Pipeline[Any, Any],
         parameters: dict[str, Any],
         trigger: str,
-        resume: str,
+        resume: str = "",
+        watch: Watch = lambda _what, _step, _value: None,
     ) -> None:
         self.project = project
         self.pipeline = pipeline
         self.parameters = parameters
         self.resume = resume
+        self.watch = watch
         self.environment = capture(project)
         self.recorder = Recorder(pipeline.entrypoint)
         self.record = _record(pipeline, parameters, trigger, resume, self.environment)
@@ -160,6 +162,7 @@ class Execution:
                 progress,
                 resume=self.resume,
                 remote=remote,
+                watch=self.watch,
             )
             around.callback(self.steps.close)
             around.enter_context(_set(running, self.steps))

@@ -34,7 +34,10 @@ from loopwright.pipelines.progress import Progress
 from loopwright.records import DatasetRef, StepRun
 from loopwright.tracking.active import Tracked
 
-__all__ = ["Steps"]
+__all__ = ["Steps", "Watch"]
+
+#: Told of each call: "began" or "ended", the step's name, and what it returned; from the thread that carries it out.
+Watch = Callable[[Literal["began", "ended"], str, Any], None]
 
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 
@@ -62,6 +65,7 @@ class Steps:
         *,
         resume: str = "",
         remote: Callable[..., Any] | None = None,
+        watch: Watch = lambda _what, _step, _value: None,
     ) -> None:
         self.project = project
         self.recorder = run_recorder
@@ -73,6 +77,7 @@ class Steps:
         self._progress = progress
         self._resume = resume
         self._remote = remote
+        self._watch = watch
         self._parallel = Parallel(tracked, flow, project.config.pipelines.workers)
         self._started = time.perf_counter()
         self._lock = threading.Lock()
@@ -109,6 +114,7 @@ class Steps:
         """Carry out one call, or give its kept result."""
         arguments, named = resolved(arguments), resolved(named)
         call = _Call(self, step, arguments, named)
+        self._watch("began", step.name, None)
         with self._progress.step(step.name) as said:
             try:
                 value = call.carry_out()
@@ -118,6 +124,7 @@ class Steps:
                         self.failed_step, self.cause = step.name, error
                 raise
             said(call.status, call.note)
+        self._watch("ended", step.name, value)
         return value
 
     # What the calls share.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loopwright.tracking.active import Tracked, begin
     from loopwright.tracking.reading import Details, Reader, find, open_reader
-    from loopwright.tracking.rest import best, end, get, runs, ui_url
+    from loopwright.tracking.rest import best, end, get, runs, tag, ui_url
     from loopwright.tracking.run import Dataset, History, Run
 
 __all__ = [
@@ -26,13 +26,14 @@ __all__ = [
     "get",
     "open_reader",
     "runs",
+    "tag",
     "ui_url",
 ]
 
 _HOMES = {
     "active": ("Tracked", "begin"),
     "reading": ("Details", "Reader", "find", "open_reader"),
-    "rest": ("best", "end", "get", "runs", "ui_url"),
+    "rest": ("best", "end", "get", "runs", "tag", "ui_url"),
     "run": ("Dataset", "History", "Run"),
 }
 

@@ -14,7 +14,7 @@ from loopwright.errors import InvalidInput, NotFound, Unavailable
 from loopwright.tracking.buffer import flush
 from loopwright.tracking.run import Run, moment
 
-__all__ = ["best", "call", "end", "get", "run_of", "runs", "ui_url"]
+__all__ = ["best", "call", "end", "get", "run_of", "runs", "tag", "ui_url"]
 
 
 def runs(
@@ -78,6 +78,11 @@ def end(project: Project, run_id: str, status: Literal["FINISHED", "FAILED", "KI
     """End a run whose own process cannot do it any more."""
     body = {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)}
     call(project, "POST", "runs/update", body)
+
+
+def tag(project: Project, run_id: str, name: str, value: str) -> None:
+    """Set a tag of a run, also of one that has ended."""
+    call(project, "POST", "runs/set-tag", {"run_id": run_id, "key": name, "value": value})
 
 
 def ui_url(project: Project, run_id: str) -> str:

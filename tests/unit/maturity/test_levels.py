@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from console_seed import make_project, seed
-from mature_project import git
+from mature_project import git, reproduction
 
 from loopwright.config import Project
 from loopwright.ledger import Ledger
@@ -153,6 +153,9 @@ def test_an_unknown_fact_withholds_a_level(project: Project) -> None:
     add(project, "loopwright.toml", "pipelines.py", WORKFLOW, TESTS, LOCK)
     (project.root / "pipelines.py").write_text("def train(): pass\n")
     add(project, "pipelines.py", author="grace")
+    ledger = Ledger.open(project)
+    ledger.put("reproduction", "1f" * 16, reproduction("1f" * 16))
+    ledger.close()
     found = judged(project)
     assert [(fact.id, fact.ok) for fact in found.missing] == [("L2.2", None)]
     assert (found.level, found.dimensions["model creation"]) == (1, 1)
