@@ -33,6 +33,7 @@ for _path, _name, _group, _help in (
     ("parts:status", "status", _START, "Show what runs, where, and with how much memory."),
     ("pipeline:app", "pipeline", _USE, "Run training pipelines."),
     ("run:app", "run", _USE, "Look at tracked runs."),
+    ("dataset:app", "dataset", _USE, "Look at datasets and compare them."),
     ("model:app", "model", _USE, "Register, list and promote model versions."),
     ("deployment:app", "deployment", _USE, "Start, look at and roll back deployments."),
     ("release:app", "release", _USE, "Replace a champion: gate, canary, verdict."),
