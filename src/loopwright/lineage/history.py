@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from loopwright.config import Project
 from loopwright.errors import InvalidInput, NotFound
 from loopwright.ledger import Ledger
-from loopwright.lineage.snapshots import READ
 from loopwright.records import DatasetRef, ModelVersion, PipelineRun
 
-__all__ = ["Users", "history", "names", "resolve", "users"]
+__all__ = ["READ", "Users", "history", "names", "resolve", "users"]
 
+#: The event written when a name stands for another content than before.
+READ = "dataset.read"
 _DIGEST = re.compile(r"^[0-9a-f]{6,64}$")
 
 

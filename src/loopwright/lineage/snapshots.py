@@ -16,12 +16,11 @@ from loopwright.errors import Damaged, Denied, InvalidInput, NotFound, Unavailab
 from loopwright.ledger import Ledger
 from loopwright.lineage.context import recorder
 from loopwright.lineage.fingerprints import fingerprint
+from loopwright.lineage.history import READ
 from loopwright.records import DatasetRef
 
-__all__ = ["READ", "path_of", "read_snapshot", "snapshot"]
+__all__ = ["path_of", "read_snapshot", "snapshot"]
 
-#: The event written when a name stands for another content than before.
-READ = "dataset.read"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 

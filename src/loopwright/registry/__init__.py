@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopwright.registry.artifacts import Shape, download, local_folder
-    from loopwright.registry.catalog import aliases, record, register_run, set_alias, version, versions
+    from loopwright.registry.catalog import (
+        aliases,
+        delete_alias,
+        record,
+        register_logged,
+        register_run,
+        set_alias,
+        version,
+        versions,
+    )
     from loopwright.registry.columns import DTYPES, arrays_of, table_of
     from loopwright.registry.profile import ColumnProfile, Profile, histogram, profile_of, read_profile
     from loopwright.registry.registration import register
@@ -21,6 +30,7 @@ __all__ = [
     "Shape",
     "aliases",
     "arrays_of",
+    "delete_alias",
     "download",
     "histogram",
     "local_folder",
@@ -28,6 +38,7 @@ __all__ = [
     "read_profile",
     "record",
     "register",
+    "register_logged",
     "register_run",
     "set_alias",
     "table_of",
@@ -37,7 +48,16 @@ __all__ = [
 
 _HOMES = {
     "artifacts": ("Shape", "download", "local_folder"),
-    "catalog": ("aliases", "record", "register_run", "set_alias", "version", "versions"),
+    "catalog": (
+        "aliases",
+        "delete_alias",
+        "record",
+        "register_logged",
+        "register_run",
+        "set_alias",
+        "version",
+        "versions",
+    ),
     "columns": ("DTYPES", "arrays_of", "table_of"),
     "profile": ("ColumnProfile", "Profile", "histogram", "profile_of", "read_profile"),
     "registration": ("register",),
