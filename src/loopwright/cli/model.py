@@ -303,13 +303,11 @@ def delete(
         loopwright model delete digits 2
     """
     from loopwright.errors import InvalidInput
-    from loopwright.registry import removal, rest
+    from loopwright.registry import removal
 
     project = _open(common)
     if not yes:
-        rest.get_version(project, model, version)
-        if removal.obstacles(project, model, version):
-            removal.delete(project, model, version)  # says which
+        removal.check(project, model, version)
         if not sys.stdin.isatty():
             raise InvalidInput(
                 f"Deleting {model}/{version} wants a yes, and nobody can be asked here.",

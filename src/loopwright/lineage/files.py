@@ -66,8 +66,8 @@ def read(project: Project, source: str) -> Found:
     def look() -> tuple[Part, ...]:
         return _parts(local, path)
 
-    def content() -> tuple[Any, str]:
-        return read_parts(local, look(), path.as_posix()), source_digest(path)
+    def content(parts: tuple[Part, ...]) -> tuple[Any, str]:
+        return read_parts(local, parts, path.as_posix()), source_digest(path)
 
     table, digest = steady(look, content, str(path))
     return Found(table, _relative(project, path), digest)

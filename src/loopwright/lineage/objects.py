@@ -45,7 +45,9 @@ def read(_project: Project, source: str) -> Found:
         )
     try:
         store = pafs.S3FileSystem(**_settings())
-        table = steady(lambda: _parts(store, path, source), lambda: _read(store, path, source), source)
+        table = steady(
+            lambda: _parts(store, path, source), lambda parts: read_parts(store, parts, path), source
+        )
     except FileNotFoundError as error:
         raise NotFound(f"There is no {source}: {error}.") from error
     except PermissionError as error:
@@ -110,7 +112,3 @@ def _missing(store: pafs.S3FileSystem, path: str, source: str) -> NotFound:
     close = nearest(name, known)
     guess = f"Did you mean s3://{folder}/{close}? " if close else ""
     return NotFound(f"There is no {source}.", valid=f"{guess}Objects there: {listing(known)}.")
-
-
-def _read(store: pafs.S3FileSystem, path: str, source: str) -> Any:
-    return read_parts(store, _parts(store, path, source), path)

@@ -9,11 +9,12 @@ from loopwright.errors import Conflict, LoopwrightError
 
 __all__ = ["steady"]
 
+State = TypeVar("State", bound=Hashable)
 Content = TypeVar("Content")
 TRIES = 2
 
 
-def steady(look: Callable[[], Hashable], read: Callable[[], Content], shown: str) -> Content:
+def steady(look: Callable[[], State], read: Callable[[State], Content], shown: str) -> Content:
     """Read, and make sure that what was read is of one moment.
 
     Parameters
@@ -21,7 +22,7 @@ def steady(look: Callable[[], Hashable], read: Callable[[], Content], shown: str
     look
         Returns what tells one state of the source from the next: sizes, times, an etag.
     read
-        Reads it. Called a second time when the source looks different afterwards.
+        Reads it, given what `look` has returned. Called a second time when the source looks different afterwards.
     shown
         How the source is called in the message.
 
@@ -33,7 +34,7 @@ def steady(look: Callable[[], Hashable], read: Callable[[], Content], shown: str
     for _ in range(TRIES):
         before = look()
         try:
-            found = read()
+            found = read(before)
         except LoopwrightError:
             # A file that is half written may well be unreadable: then that is no news about the file.
             if look() == before:

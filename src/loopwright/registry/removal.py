@@ -10,10 +10,10 @@ from loopwright.ledger import Ledger
 from loopwright.records import Deployment, Release
 from loopwright.registry import catalog, rest
 
-__all__ = ["delete", "obstacles"]
+__all__ = ["check", "delete"]
 
 
-def obstacles(project: Project, model: str, version: int) -> list[tuple[str, str]]:
+def _obstacles(project: Project, model: str, version: int) -> list[tuple[str, str]]:
     """Return why a version may not be deleted, each with the command that lifts it; none when it may."""
     found = [
         (f"it has the alias {alias!r}", f"loopwright model alias {shlex.quote(model)} {alias} --delete")
@@ -37,23 +37,34 @@ def obstacles(project: Project, model: str, version: int) -> list[tuple[str, str
     return found
 
 
-def delete(project: Project, model: str, version: int) -> None:
-    """Delete a version from the registry. Its files, its record in the ledger and its predictions stay.
+def check(project: Project, model: str, version: int) -> None:
+    """Return when a version may be deleted.
 
     Raises
     ------
     NotFound
         There is no such version.
     Conflict
-        It has an alias, or a deployment or release uses it.
+        It has an alias, or a deployment or release uses it; the hint says how to free it.
     """
     rest.get_version(project, model, version)
-    if reasons := obstacles(project, model, version):
+    if reasons := _obstacles(project, model, version):
         raise Conflict(
             f"{model}/{version} is in use: {'; '.join(why for why, _ in reasons)}.",
             valid="A version can be deleted when it has no alias and is not deployed.",
             hint="\n     ".join(hint for _, hint in reasons),
         )
+
+
+def delete(project: Project, model: str, version: int) -> None:
+    """Delete a version from the registry. Its files, its record in the ledger and its predictions stay.
+
+    Raises
+    ------
+    NotFound, Conflict
+        See `check`.
+    """
+    check(project, model, version)
     rest.delete_version(project, model, version)
     ledger = Ledger.open(project)
     try:

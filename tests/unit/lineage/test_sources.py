@@ -178,12 +178,12 @@ def test_csv_parts_and_archives(project: Project) -> None:
 def test_a_source_that_changes_once_is_read_again() -> None:
     """The second reading counts; a source that never rests is refused, and a broken one that rests stays broken."""
     content = iter([1, 2, 2, 2])
-    assert steady(lambda: next(content), lambda: "rows", "s") == "rows"
+    assert steady(lambda: next(content), lambda _: "rows", "s") == "rows"
     endless = itertools.count()
     with pytest.raises(Conflict, match="changed while it was read"):
-        steady(lambda: next(endless), lambda: "rows", "s")
+        steady(lambda: next(endless), lambda _: "rows", "s")
 
-    def broken() -> str:
+    def broken(_: object) -> str:
         raise InvalidInput("half a file")
 
     with pytest.raises(InvalidInput, match="half a file"):
