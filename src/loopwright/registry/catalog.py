@@ -98,10 +98,10 @@ def set_alias(project: Project, model: str, alias: str, version: int, *, follow:
     ledger = Ledger.open(project)
     try:
         with watch.looking(project):
-            previous = _aliases(rest.get_model(project, model)).get(alias)
+            known = _aliases(rest.get_model(project, model))
             rest.set_alias(project, model, alias, version)
-            watch.seen_alias(ledger, model, alias, version)
-        facts: dict[str, Any] = {"alias": alias, "version": version, "previous": previous}
+            watch.seen_aliases(ledger, model, known | {alias: version})
+        facts: dict[str, Any] = {"alias": alias, "version": version, "previous": known.get(alias)}
         ledger.append("alias.set", model, facts | ({"follow": True} if follow else {}))
     finally:
         ledger.close()
@@ -120,7 +120,7 @@ def delete_alias(project: Project, model: str, alias: str) -> int:
     try:
         with watch.looking(project):
             rest.delete_alias(project, model, alias)
-            watch.seen_alias(ledger, model, alias, None)
+            watch.seen_aliases(ledger, model, _aliases(rest.get_model(project, model)))
         ledger.append("alias.removed", model, {"alias": alias, "previous": number})
     finally:
         ledger.close()

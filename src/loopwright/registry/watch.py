@@ -17,7 +17,7 @@ from loopwright.ledger import Ledger
 from loopwright.records import ModelVersion
 from loopwright.registry import rest
 
-__all__ = ["FOUND", "look", "looking", "seen_alias"]
+__all__ = ["FOUND", "look", "looking", "seen_aliases"]
 
 #: The event of a version that was not made by `register`.
 FOUND = "model.found"
@@ -51,14 +51,15 @@ def look(project: Project, ledger: Ledger, model: str) -> int:
             return 0
         versions = [int(item["version"]) for item in rest.search_versions(project, model)]
         seen = ledger.get(_SEEN, model)
-        before: dict[str, Any] = seen.value if seen else {"aliases": aliases, "versions": []}
+        before: dict[str, Any] = seen.value if seen else {"aliases": aliases, "versions": None}
         now = {"aliases": aliases, "versions": versions}
         if seen and before == now:
             return 0
-        fresh = [number for number in versions if number not in before["versions"]]
-        if not seen:
+        if before["versions"] is None:
             # Of a registry that was there before the project only what is in use is worth the work.
             fresh = sorted({*aliases.values(), *versions[-1:]})
+        else:
+            fresh = [number for number in versions if number not in before["versions"]]
         events = [
             *_moved(before["aliases"], aliases),
             *((FOUND, {"version": number}) for number in fresh if _foreign(ledger, model, number)),
@@ -87,12 +88,8 @@ def _foreign(ledger: Ledger, model: str, number: int) -> bool:
     return state is None or not state.read(ModelVersion).digest
 
 
-def seen_alias(ledger: Ledger, model: str, alias: str, version: int | None) -> None:
-    """Note that we moved an alias ourselves, or removed it; called while `looking` is held."""
+def seen_aliases(ledger: Ledger, model: str, aliases: dict[str, int]) -> None:
+    """Note the aliases of a model after we moved one ourselves; called while `looking` is held."""
     seen = ledger.get(_SEEN, model)
-    if seen is None:
-        return
-    aliases = {name: number for name, number in seen.value["aliases"].items() if name != alias}
-    if version is not None:
-        aliases[alias] = version
-    ledger.put(_SEEN, model, seen.value | {"aliases": aliases})
+    versions = seen.value["versions"] if seen else None
+    ledger.put(_SEEN, model, {"aliases": aliases, "versions": versions})
