@@ -35,6 +35,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "postgresql": "loopwright.deploy.batch.tables:TableSink",
         "parquet": "loopwright.deploy.batch.files:ParquetSink",
     },
+    "dataset_source": {
+        "file": "loopwright.lineage.files:read",
+        "s3": "loopwright.lineage.objects:read",
+        "sqlite": "loopwright.lineage.queries:read",
+        "postgresql": "loopwright.lineage.queries:read",
+        "postgres": "loopwright.lineage.queries:read",
+    },
     "check": {
         "drift": "loopwright.monitor.drift:DriftCheck",
         "kpi": "loopwright.monitor.kpi:KpiCheck",

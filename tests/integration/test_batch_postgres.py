@@ -29,8 +29,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run a private PostgreSQL on a free port and return its URL without a database."""
-    with postgresql(tmp_path_factory.mktemp("postgres")) as address:
-        yield address
+    with postgresql(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ for _path, _name, _group, _help in (
     ("service:app", "service", _START, "Have the project started with the machine."),
     ("schedule:app", "schedule", _USE, "List, pause and check what runs by itself."),
     ("run:app", "run", _USE, "Look at tracked runs."),
+    ("dataset:app", "dataset", _USE, "Look at datasets and compare them."),
     ("model:app", "model", _USE, "Register, list and promote model versions."),
     ("deployment:app", "deployment", _USE, "Start, look at and roll back deployments."),
     ("release:app", "release", _USE, "Replace a champion: gate, canary, verdict."),

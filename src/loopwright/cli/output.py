@@ -1,6 +1,8 @@
 """What all commands share: the project option, ``--json``, and tables."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from rich.table import Table
 
 from loopwright.config import Project
 
-__all__ = ["Common", "console", "emit", "emit_table", "when"]
+__all__ = ["Common", "console", "emit", "emit_table", "when", "working"]
 
 #: Lines are as long as they are: ids and commands stay whole when they are copied.
 console = Console(soft_wrap=True)
@@ -68,3 +70,17 @@ def _text(value: Any) -> str:
 def when(moment: datetime) -> str:
     """Show a moment in the reader's own time zone."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on a terminal, on standard error, that something takes its time."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        bar.add_task(what, total=None)
+        yield

@@ -62,10 +62,14 @@ class Recorder:
 
 def _witness(table: Any) -> str:
     """Return a cheap description of a frame that a change in place is likely to alter; Arrow tables never change."""
-    if not hasattr(table, "iloc"):
+    step = max(1, len(table) // _WITNESSES)
+    if hasattr(table, "iloc"):
+        rows = hash(table.iloc[::step].to_csv(index=False))
+    elif hasattr(table, "gather_every"):
+        rows = hash(repr(table.gather_every(step).rows()))
+    else:
         return ""
-    rows = table.iloc[:: max(1, len(table) // _WITNESSES)]
-    return f"{table.shape} {list(table.columns)} {hash(rows.to_csv(index=False))}"
+    return f"{table.shape} {list(table.columns)} {rows}"
 
 
 #: The running pipeline's recorder; None outside of pipelines.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import threading
 from pathlib import Path
@@ -11,13 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loopwright.config import Project
-from loopwright.errors import Damaged, Denied, InvalidInput, NotFound
+from loopwright.errors import Damaged, Denied, InvalidInput, NotFound, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.lineage.context import recorder
 from loopwright.lineage.fingerprints import fingerprint
+from loopwright.lineage.history import READ
 from loopwright.records import DatasetRef
 
 __all__ = ["path_of", "read_snapshot", "snapshot"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def path_of(project: Project, digest: str) -> Path:
@@ -46,6 +50,8 @@ def snapshot(
         The table has no columns, or two columns of one name, or a type that Parquet cannot keep.
     Denied
         The project's state folder cannot be written to.
+    Unavailable
+        The disk is full. Nothing half-written is left.
     """
     if not table.num_columns or len(set(table.column_names)) != table.num_columns:
         raise InvalidInput(
@@ -78,8 +84,12 @@ def _note(project: Project, ref: DatasetRef) -> DatasetRef:
         known = state.read(DatasetRef) if state else None
         if known and known.source and not ref.source:
             # The same rows under a second name: where they came from stays known.
-            return dataclasses.replace(ref, source=known.source, source_digest=known.source_digest)
-        ledger.put("dataset", ref.digest, ref)
+            ref = dataclasses.replace(ref, source=known.source, source_digest=known.source_digest)
+        else:
+            ledger.put("dataset", ref.digest, ref)
+        last = ledger.last(READ, ref.name)
+        if last is None or last.payload["digest"] != ref.digest:
+            ledger.append(READ, ref.name, ref)
         return ref
     finally:
         ledger.close()
@@ -97,6 +107,13 @@ def _write(table: pa.Table, path: Path, name: str) -> None:
             valid="A column holds numbers, text, booleans, dates or lists of these.",
         ) from error
     except OSError as error:
+        if error.errno in _FULL:
+            raise Unavailable(
+                f"The disk is full: the snapshot of the dataset {name!r} ({table.nbytes / 1e6:.0f} MB in memory) cannot "
+                f"be written to {path.parent}.",
+                valid="Nothing half-written is left, and what was kept before is whole.",
+                hint=f"df -h {path.parent}",
+            ) from error
         raise Denied(f"{path} cannot be written: {error}.", hint=f"ls -ld {path.parent}") from error
     finally:
         temporary.unlink(missing_ok=True)

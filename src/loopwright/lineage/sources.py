@@ -3,29 +3,70 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pyarrow as pa
 
+from loopwright import plugins
 from loopwright.config import Project
-from loopwright.errors import Denied, InvalidInput, NotFound, listing, nearest
-from loopwright.lineage.context import recorder
-from loopwright.lineage.digests import file_digest
+from loopwright.errors import InvalidInput, NotFound
+from loopwright.lineage.addresses import scheme_of, without_secrets
+from loopwright.lineage.context import is_plain, recorder
 from loopwright.lineage.restored import restored
 from loopwright.lineage.snapshots import read_snapshot, snapshot
 
 if TYPE_CHECKING:
     import pandas as pd
+    import polars as pl
+
+    from loopwright.lineage.files import Found
 
 __all__ = ["dataset", "table_from"]
 
-_CSV = (".csv", ".csv.gz", ".csv.zst", ".tsv")
-_PARQUET = (".parquet", ".pq")
+Kind = Literal["pandas", "polars", "arrow"]
+
+
+@overload
+def dataset(
+    name: str, source: pl.DataFrame | pl.LazyFrame, *, as_: None = None, project: Project | None = None
+) -> pl.DataFrame: ...
+@overload
+def dataset(
+    name: str,
+    source: str | Path | pd.DataFrame | pa.Table | None = None,
+    *,
+    sql: str | None = None,
+    as_: Literal["pandas"] | None = None,
+    project: Project | None = None,
+) -> pd.DataFrame: ...
+@overload
+def dataset(
+    name: str,
+    source: Any = None,
+    *,
+    sql: str | None = None,
+    as_: Literal["polars"],
+    project: Project | None = None,
+) -> pl.DataFrame: ...
+@overload
+def dataset(
+    name: str,
+    source: Any = None,
+    *,
+    sql: str | None = None,
+    as_: Literal["arrow"],
+    project: Project | None = None,
+) -> pa.Table: ...
 
 
 def dataset(
-    name: str, source: str | Path | pd.DataFrame | pa.Table, *, project: Project | None = None
-) -> pd.DataFrame:
+    name: str,
+    source: Any = None,
+    *,
+    sql: str | None = None,
+    as_: Kind | None = None,
+    project: Project | None = None,
+) -> Any:
     """Read a dataset, keep a snapshot of it, and write down where it came from.
 
     Parameters
@@ -33,46 +74,120 @@ def dataset(
     name
         What the dataset is called in the lineage.
     source
-        A CSV or Parquet file, relative to the project folder, or a table that was made in some other way.
+        A CSV or Parquet file or a folder of part files, relative to the project folder; ``s3://bucket/key.parquet``;
+        ``postgresql://...`` or ``sqlite:///...`` with ``?query=select ...`` or with `sql`; or a table that was made
+        in some other way. Passwords are written as ``${NAME}`` and taken from the environment.
+    sql
+        The query, where `source` is a database.
+    as_
+        ``pandas``, ``polars`` or ``arrow``. By default what was given comes back as what it was, and files and
+        queries as pandas frames.
     project
         By default the project of the current folder.
 
     Returns
     -------
-    pandas.DataFrame
-        The rows, as pandas reads them. The snapshot holds exactly these.
+    pandas.DataFrame, polars.DataFrame or pyarrow.Table
+        The rows. The snapshot holds exactly these.
 
     Raises
     ------
     NotFound
-        There is no such file; the message names the nearest.
+        There is no such file, object, table or database; the message names the nearest.
     InvalidInput
-        The file is no CSV or Parquet file, or holds no rows; or the table has values that cannot be kept.
+        It cannot be read as a table, has no rows, or has values that cannot be kept; or the address holds a password.
+    Conflict
+        The source was being written, twice in a row.
+    Denied, Unavailable
+        The source may not be read, or does not answer; the disk is full.
+
+    Examples
+    --------
+    >>> orders = dataset("orders", "data/orders.parquet")  # doctest: +SKIP
+    >>> orders = dataset("orders", sql="select * from orders", source="sqlite:///shop.db")  # doctest: +SKIP
     """
-    project = project or Project.find()
-    frame: pd.DataFrame
-    if kept := restored(name, source):
-        frame, where, digest = (
-            read_snapshot(project, kept.digest).to_pandas(),
-            kept.source,
-            kept.source_digest,
+    if as_ not in (None, "pandas", "polars", "arrow"):
+        raise InvalidInput(
+            f"A dataset cannot be given back as {as_!r}.", valid="Valid: 'pandas', 'polars', 'arrow'."
         )
-    elif isinstance(source, (str, Path)):
-        path = _find(project, Path(source))
-        frame = _read(path)
-        where, digest = _relative(project, path), file_digest(path)
+    project = project or Project.find()
+    if kept := restored(name, source):
+        table = read_snapshot(project, kept.digest)
+        where, digest = kept.source, kept.source_digest
+    elif isinstance(source, str | Path):
+        found = _read(project, str(source), sql)
+        table, where, digest = found.table, found.source, found.digest
     else:
-        frame, where, digest = _frame(source), "", ""
-    if not len(frame):
+        table, where, digest = _given(source, sql), "", ""
+    table = _as(table, as_ or (_kind(source) if not isinstance(source, str | Path) else "pandas"))
+    if not len(table):
         raise InvalidInput(f"The dataset {name!r} has no rows.", hint="check the source")
-    ref = snapshot(project, table_from(frame, name), name, where, digest)
+    if is_plain():
+        return table
+    ref = snapshot(project, table_from(table, name), name, where, digest)
     if running := recorder.get():
-        running.remember(frame, ref.digest)
-    return frame
+        running.remember(table, ref.digest)
+    return table
+
+
+def _read(project: Project, source: str, sql: str | None) -> Found:
+    scheme = scheme_of(source)
+    if scheme in {"sqlite", "postgresql", "postgres"} and sql:
+        source += f"{'&' if '?' in source else '?'}query={sql}"
+    elif sql:
+        raise InvalidInput(
+            f"A query needs a database, and {source} is none.",
+            valid="source='postgresql://user@host/database' or 'sqlite:///file.db'",
+        )
+    try:
+        read = plugins.load("dataset_source", scheme or "file")
+    except NotFound as error:
+        raise InvalidInput(f"{without_secrets(source)}: {error.fact}", valid=error.valid) from None
+    found: Found = read(project, without_secrets(source) if scheme else source)
+    return found
+
+
+def _given(source: Any, sql: str | None) -> Any:
+    if source is None or sql:
+        raise InvalidInput(
+            "A dataset needs a source.",
+            valid='dataset(name, "file.parquet"), dataset(name, frame), or '
+            'dataset(name, sql="select ...", source="sqlite:///file.db").',
+        )
+    if hasattr(source, "collect_schema") and hasattr(source, "collect"):
+        return source.collect()  # a polars LazyFrame
+    if not isinstance(source, pa.Table) and not hasattr(source, "iloc") and not hasattr(source, "to_arrow"):
+        raise InvalidInput(
+            f"A dataset cannot be read from a {type(source).__name__}.",
+            valid="Valid: the path of a CSV or Parquet file, a pandas DataFrame, an Arrow or polars table.",
+        )
+    return source.to_frame() if getattr(source, "ndim", 2) == 1 else source
+
+
+def _kind(table: Any) -> Kind:
+    if isinstance(table, pa.Table):
+        return "arrow"
+    return "pandas" if hasattr(table, "iloc") else "polars"
+
+
+def _as(table: Any, wanted: Kind) -> Any:
+    """Return a table as the kind that is wanted; what is of that kind already is returned as it is."""
+    if _kind(table) == wanted:
+        return table
+    if wanted == "pandas":
+        return table.to_pandas()
+    arrow = table_from(table)
+    if wanted == "arrow":
+        return arrow
+    try:
+        import polars
+    except ModuleNotFoundError as error:
+        raise InvalidInput("polars is not installed.", hint="uv add polars") from error
+    return polars.from_arrow(arrow)
 
 
 def table_from(frame: Any, name: str = "") -> pa.Table:
-    """Return a pandas frame as an Arrow table. An index without a name is not content and is left out.
+    """Return a pandas or polars frame as an Arrow table. An index without a name is not content and is left out.
 
     Raises
     ------
@@ -81,12 +196,13 @@ def table_from(frame: Any, name: str = "") -> pa.Table:
     """
     if isinstance(frame, pa.Table):
         return frame
-    if any(label is not None for label in frame.index.names):
-        frame = frame.reset_index()
-    strange = [label for label in frame.columns if not isinstance(label, str)]
-    if strange:
-        frame = frame.set_axis([str(label) for label in frame.columns], axis=1)
     try:
+        if hasattr(frame, "to_arrow"):
+            return _from_polars(frame)
+        if any(label is not None for label in frame.index.names):
+            frame = frame.reset_index()
+        if any(not isinstance(label, str) for label in frame.columns):
+            frame = frame.set_axis([str(label) for label in frame.columns], axis=1)
         return pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InvalidInput(
@@ -96,64 +212,8 @@ def table_from(frame: Any, name: str = "") -> pa.Table:
         ) from error
 
 
-def _frame(source: Any) -> pd.DataFrame:
-    import pandas as pd
+def _from_polars(frame: pl.DataFrame) -> pa.Table:
+    import polars
 
-    if isinstance(source, pd.DataFrame):
-        return source
-    if hasattr(source, "to_pandas"):
-        frame: pd.DataFrame = source.to_pandas()
-        return frame
-    raise InvalidInput(
-        f"A dataset cannot be read from a {type(source).__name__}.",
-        valid="Valid: the path of a CSV or Parquet file, a pandas DataFrame, an Arrow or polars table.",
-    )
-
-
-def _find(project: Project, given: Path) -> Path:
-    candidates = [given] if given.is_absolute() else [project.root / given, Path.cwd() / given]
-    found = next((path for path in candidates if path.exists()), None)
-    if found is None:
-        folder = candidates[0].parent
-        known = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        close = nearest(given.name, known)
-        guess = f"Did you mean {given.parent / close}? " if close else ""
-        raise NotFound(
-            f"There is no file {candidates[0]}.",
-            valid=f"{guess}Files there: {listing(known)}."
-            if folder.is_dir()
-            else f"The folder {folder} is missing.",
-            hint="give the path relative to the project folder",
-        )
-    return found
-
-
-def _relative(project: Project, path: Path) -> str:
-    path = path.resolve()
-    return path.relative_to(project.root).as_posix() if path.is_relative_to(project.root) else str(path)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    name = path.name.lower()
-    known = name.endswith(_CSV) or name.endswith(_PARQUET)
-    if not known or path.is_dir():
-        raise InvalidInput(
-            f"{path} is no file that can be read as a table.",
-            valid=f"Endings: {listing((*_CSV, *_PARQUET))}.",
-            hint="read it yourself and give the DataFrame: loopwright.dataset(name, frame)",
-        )
-    try:
-        if name.endswith(_PARQUET):
-            return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if name.endswith(".tsv") else ",")
-    except PermissionError as error:
-        raise Denied(f"{path} cannot be read: {error.strerror}.", hint=f"ls -l {path}") from error
-    except (ValueError, OSError, pa.ArrowException) as error:
-        # pandas' parser errors and wrong encodings are ValueErrors; a broken archive is an OSError.
-        kind = "Parquet" if name.endswith(_PARQUET) else "CSV"
-        raise InvalidInput(
-            f"{path} is no readable {kind} file: {' '.join(str(error).split())}",
-            hint=f"head -c 200 {path}",
-        ) from error
+    # The oldest form: Parquet and older readers know nothing of text views.
+    return frame.to_arrow(compat_level=polars.CompatLevel.oldest())

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loopwright.config import Project
-from loopwright.errors import Damaged, NotFound
+from loopwright.errors import Damaged, InvalidInput, NotFound
 from loopwright.ledger import Ledger
 from loopwright.lineage.code import digests_in
 from loopwright.lineage.digests import digest_of, file_digest
 from loopwright.lineage.environment import git, stored
+from loopwright.lineage.files import source_digest
 from loopwright.lineage.snapshots import read_snapshot
 from loopwright.records import DatasetRef, Deployment, ModelVersion, PipelineRun, Prediction, StepRun
 
@@ -207,13 +208,13 @@ def _snapshot(project: Project, kind: str, dataset: DatasetRef) -> TraceLink:
 
 def _source(project: Project, dataset: DatasetRef) -> TraceLink:
     path = project.root / dataset.source
-    if not path.is_file():
+    if not path.exists():
         return TraceLink(
             "source file", dataset.source, None, dataset.source_digest, "gone; the snapshot has its content"
         )
     try:
-        found = file_digest(path)
-    except OSError as error:
+        found = source_digest(path)
+    except (OSError, InvalidInput) as error:
         return TraceLink("source file", dataset.source, None, dataset.source_digest, str(error))
     if found != dataset.source_digest:
         detail = "changed since it was read; the snapshot has its content of then"

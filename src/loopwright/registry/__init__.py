@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopwright.registry.artifacts import Shape, download, local_folder
-    from loopwright.registry.catalog import aliases, record, register_run, set_alias, version, versions
+    from loopwright.registry.catalog import (
+        aliases,
+        delete_alias,
+        record,
+        register_logged,
+        register_run,
+        set_alias,
+        version,
+        versions,
+    )
     from loopwright.registry.columns import DTYPES, arrays_of, table_of
     from loopwright.registry.logged import log_model
     from loopwright.registry.profile import ColumnProfile, Profile, histogram, profile_of, read_profile
@@ -22,6 +31,7 @@ __all__ = [
     "Shape",
     "aliases",
     "arrays_of",
+    "delete_alias",
     "download",
     "histogram",
     "local_folder",
@@ -30,6 +40,7 @@ __all__ = [
     "read_profile",
     "record",
     "register",
+    "register_logged",
     "register_run",
     "set_alias",
     "table_of",
@@ -39,7 +50,16 @@ __all__ = [
 
 _HOMES = {
     "artifacts": ("Shape", "download", "local_folder"),
-    "catalog": ("aliases", "record", "register_run", "set_alias", "version", "versions"),
+    "catalog": (
+        "aliases",
+        "delete_alias",
+        "record",
+        "register_logged",
+        "register_run",
+        "set_alias",
+        "version",
+        "versions",
+    ),
     "columns": ("DTYPES", "arrays_of", "table_of"),
     "logged": ("log_model",),
     "profile": ("ColumnProfile", "Profile", "histogram", "profile_of", "read_profile"),

@@ -9,10 +9,19 @@ from loopwright.config import Project
 from loopwright.errors import InvalidInput, NotFound
 from loopwright.ledger import Ledger
 from loopwright.records import ModelVersion
-from loopwright.registry import rest
+from loopwright.registry import rest, watch
 from loopwright.registry.artifacts import local_folder
 
-__all__ = ["aliases", "record", "register_run", "set_alias", "version", "versions"]
+__all__ = [
+    "aliases",
+    "delete_alias",
+    "record",
+    "register_logged",
+    "register_run",
+    "set_alias",
+    "version",
+    "versions",
+]
 
 
 def version(project: Project, model: str, which: int | str | None = "champion") -> ModelVersion:
@@ -33,7 +42,7 @@ def version(project: Project, model: str, which: int | str | None = "champion") 
         The MLflow server does not answer.
     """
     name = "champion" if which is None else str(which)
-    number = int(name) if name.isdigit() else _number(project, model, name)
+    number = int(name) if name.isdecimal() else _number(project, model, name)
     return _merged(project, rest.get_version(project, model, number))
 
 
@@ -69,8 +78,14 @@ def _aliases(facts: dict[str, Any]) -> dict[str, int]:
     return {item["alias"]: int(item["version"]) for item in facts.get("aliases", [])}
 
 
-def set_alias(project: Project, model: str, alias: str, version: int) -> None:
+def set_alias(project: Project, model: str, alias: str, version: int, *, follow: bool = False) -> None:
     """Point an alias at a version, and note it in the ledger.
+
+    Parameters
+    ----------
+    follow
+        Whether the deployments are to follow, as they follow an alias that is moved on MLflow's page. Not wanted by
+        those who change the deployments themselves.
 
     Raises
     ------
@@ -80,44 +95,96 @@ def set_alias(project: Project, model: str, alias: str, version: int) -> None:
         There is no such model or version.
     """
     rest.get_version(project, model, version)
-    previous = _aliases(rest.get_model(project, model)).get(alias)
-    rest.set_alias(project, model, alias, version)
     ledger = Ledger.open(project)
     try:
-        ledger.append("alias.set", model, {"alias": alias, "version": version, "previous": previous})
+        with watch.looking(project):
+            known = _aliases(rest.get_model(project, model))
+            rest.set_alias(project, model, alias, version)
+            watch.seen_aliases(ledger, model, known | {alias: version})
+        facts: dict[str, Any] = {"alias": alias, "version": version, "previous": known.get(alias)}
+        ledger.append("alias.set", model, facts | ({"follow": True} if follow else {}))
     finally:
         ledger.close()
 
 
-def register_run(project: Project, model: str, run_id: str) -> ModelVersion:
-    """Register the model that a run logged, as the register button of the MLflow page does.
-
-    When a run logged several models, the last one is taken.
+def delete_alias(project: Project, model: str, alias: str) -> int:
+    """Take an alias away, note it in the ledger, and return the version it named.
 
     Raises
     ------
     NotFound
-        There is no such run.
+        There is no such model or alias; the message names the nearest.
+    """
+    number = _number(project, model, alias)
+    ledger = Ledger.open(project)
+    try:
+        with watch.looking(project):
+            rest.delete_alias(project, model, alias)
+            watch.seen_aliases(ledger, model, _aliases(rest.get_model(project, model)))
+        ledger.append("alias.removed", model, {"alias": alias, "previous": number})
+    finally:
+        ledger.close()
+    return number
+
+
+def register_run(project: Project, model: str, run_id: str, artifact: str = "") -> ModelVersion:
+    """Register the model that a run logged, as the register button of the MLflow page does.
+
+    Parameters
+    ----------
+    artifact
+        The name under which the run logged it. By default the last model that the run logged is taken.
+
+    Raises
+    ------
+    NotFound
+        There is no such run, or it logged no model of this name; the message names those it logged.
     InvalidInput
         The run logged no model.
     """
     run = rest.get_run(project, run_id)
-    if logged := run.get("outputs", {}).get("model_outputs", []):
-        model_id = max(enumerate(logged), key=lambda item: (int(item[1].get("step", 0)), item[0]))[1][
-            "model_id"
-        ]
-        facts = rest.create_version(project, model, f"models:/{model_id}", run_id, model_id)
-    else:
-        folders = _model_folders(project, run_id)
-        if not folders:
-            raise InvalidInput(
-                f"The run {run_id!r} logged no model.",
-                valid="A run has a model after mlflow.<flavor>.log_model(...) or loopwright.register(...).",
-                hint="loopwright run list",
-            )
-        source = f"{run['info']['artifact_uri'].rstrip('/')}/{folders[-1]}"
-        facts = rest.create_version(project, model, source, run_id)
-    made = _merged(project, facts)
+    outputs = run.get("outputs", {}).get("model_outputs", [])
+    logged = [item["model_id"] for item in sorted(outputs, key=lambda item: int(item.get("step", 0)))]
+    names = {rest.get_logged_model(project, one)["name"]: one for one in logged} if artifact else {}
+    folders = [] if logged else _model_folders(project, run_id)
+    if not logged and not folders:
+        raise InvalidInput(
+            f"The run {run_id!r} logged no model.",
+            valid="A run has a model after mlflow.<flavor>.log_model(...) or loopwright.register(...).",
+            hint="loopwright run list",
+        )
+    if artifact and artifact not in (names or folders):
+        raise NotFound.among(f"model of run {run_id} called", artifact, names or folders)
+    if logged:
+        model_id = names[artifact] if artifact else logged[-1]
+        return _by_hand(project, model, f"models:/{model_id}", run_id, model_id)
+    source = f"{run['info']['artifact_uri'].rstrip('/')}/{artifact or folders[-1]}"
+    return _by_hand(project, model, source, run_id)
+
+
+def register_logged(project: Project, model: str, uri: str) -> ModelVersion:
+    """Register a model by the address that MLflow gave it when it was logged, such as ``models:/m-3f0c...``.
+
+    Raises
+    ------
+    NotFound
+        There is no such logged model.
+    InvalidInput
+        The address is of another kind.
+    """
+    model_id = uri.removeprefix("models:/")
+    if not uri.startswith("models:/m-") or "/" in model_id:
+        raise InvalidInput(
+            f"{uri!r} is no logged model.",
+            valid="models:/m-... as log_model(...).model_uri gives it, or --run RUN.",
+            hint=f"loopwright model register {model} --run RUN",
+        )
+    facts = rest.get_logged_model(project, model_id)
+    return _by_hand(project, model, uri, facts.get("source_run_id", ""), model_id)
+
+
+def _by_hand(project: Project, model: str, source: str, run_id: str, model_id: str = "") -> ModelVersion:
+    made = _merged(project, rest.create_version(project, model, source, run_id, model_id))
     record(project, made, missing=("digest", "signature", "training"))
     return made
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -18,6 +18,9 @@ from loopwright.errors import Conflict, Denied, InvalidInput, LoopwrightError, N
 __all__ = [
     "artifact_uri",
     "create_version",
+    "delete_alias",
+    "delete_version",
+    "get_logged_model",
     "get_model",
     "get_run",
     "get_version",
@@ -25,6 +28,7 @@ __all__ = [
     "model_names",
     "search_versions",
     "set_alias",
+    "set_run_tag",
 ]
 
 TIMEOUT_S = 30.0
@@ -163,6 +167,21 @@ def set_alias(project: Project, model: str, alias: str, version: int) -> None:
     _call(project, "POST", "registered-models/alias", body)
 
 
+def delete_alias(project: Project, model: str, alias: str) -> None:
+    """Take an alias away."""
+    _call(project, "DELETE", "registered-models/alias", {"name": model, "alias": alias})
+
+
+def delete_version(project: Project, model: str, version: int) -> None:
+    """Delete a version; its files stay where they are."""
+    _call(project, "DELETE", "model-versions/delete", {"name": model, "version": str(version)})
+
+
+def set_run_tag(project: Project, run_id: str, key: str, value: str) -> None:
+    """Set a tag of a run."""
+    _call(project, "POST", "runs/set-tag", {"run_id": run_id, "key": key, "value": value})
+
+
 def get_run(project: Project, run_id: str) -> dict[str, Any]:
     """Return a run, or raise `NotFound`."""
     try:
@@ -170,6 +189,16 @@ def get_run(project: Project, run_id: str) -> dict[str, Any]:
     except NotFound:
         raise NotFound(f"There is no run {run_id!r}.", hint="loopwright run list") from None
     result: dict[str, Any] = found["run"]
+    return result
+
+
+def get_logged_model(project: Project, model_id: str) -> dict[str, Any]:
+    """Return the facts of a logged model, or raise `NotFound`."""
+    try:
+        found = _call(project, "GET", f"logged-models/{quote(model_id, safe='')}", {})
+    except NotFound:
+        raise NotFound(f"There is no logged model {model_id!r}.", hint="loopwright run list") from None
+    result: dict[str, Any] = found["model"]["info"]
     return result
 
 

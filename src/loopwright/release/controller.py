@@ -18,6 +18,7 @@ from loopwright.ledger import Ledger
 from loopwright.predictions import PredictionStore, seal_orphans
 from loopwright.records import Release, now
 from loopwright.release import triggers
+from loopwright.release.following import Following
 from loopwright.release.stages import Stages
 
 __all__ = ["Controller", "main"]
@@ -105,10 +106,13 @@ def main() -> None:
     parts.follow_supervisor()
     project = Project.find()
     controller = Controller(project)
+    following = threading.Thread(target=Following(project, controller.ledger, ended).run, name="following")
+    following.start()
     while not ended.is_set():
         controller.turn()
         parts.beat(project, "controller")
         ended.wait(TURN_S)
+    following.join()
 
 
 if __name__ == "__main__":

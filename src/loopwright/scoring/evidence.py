@@ -18,11 +18,11 @@ from loopwright.config import Project
 from loopwright.errors import Damaged, InvalidInput, LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.records import Column, DatasetRef, ModelVersion, Signature, Task
-from loopwright.registry import rest
 from loopwright.registry.artifacts import EXTRA, LAYOUT, PROFILE, REPLAY, Shape
 from loopwright.registry.columns import arrays_of
 from loopwright.registry.estimator import classes_of, task_of
 from loopwright.registry.layout import Layout, plain_layout
+from loopwright.registry.origin import training_of
 from loopwright.registry.profile import Profile, profile_of, read_profile
 from loopwright.scoring.golden import read_rows
 from loopwright.scoring.native import PyfuncModel, read_mlmodel
@@ -37,7 +37,8 @@ __all__ = ["Evidence", "gather"]
 class Evidence:
     """Signature and layout of a version, its replay rows by column (None when there are none), its profile.
 
-    `missing` names what is not known; it is empty for a version made by `register`.
+    `missing` names what is not known; it is empty for a version made by `register`. `example` says that the replay rows
+    are MLflow's input example: a handful, which show that the model answers and prove no compilation.
     """
 
     signature: Signature
@@ -46,6 +47,7 @@ class Evidence:
     profile: Profile | None
     training: DatasetRef | None = None
     missing: tuple[str, ...] = ()
+    example: bool = False
 
 
 def gather(project: Project, version: ModelVersion, folder: Path, model: Any) -> Evidence:
@@ -61,8 +63,7 @@ def gather(project: Project, version: ModelVersion, folder: Path, model: Any) ->
     extra = folder / EXTRA
     if (extra / LAYOUT).is_file():
         return _own(project, extra, version)
-    table, training = _training_rows(project, version)
-    return _by_hand(project, version, folder, model, table, training)
+    return _by_hand(project, version, folder, model)
 
 
 def _own(project: Project, extra: Path, version: ModelVersion) -> Evidence:
@@ -86,32 +87,39 @@ def _dataset(project: Project, digest: str) -> DatasetRef | None:
         ledger.close()
 
 
-def _training_rows(project: Project, version: ModelVersion) -> tuple[pa.Table | None, DatasetRef | None]:
-    """Return the snapshot that the version's run names in a tag, where it does and the snapshot is there."""
+def _training_rows(
+    project: Project, version: ModelVersion, inputs: tuple[str, ...]
+) -> tuple[pa.Table | None, DatasetRef | None]:
+    """Return the snapshot that the version learned from, where something says which and it is there."""
     from loopwright import lineage
 
-    if not version.run_id:
+    training = training_of(project, version, inputs)
+    if training is None:
         return None, None
     try:
-        tags = rest.get_run(project, version.run_id)["data"].get("tags", [])
-        digest = next((tag["value"] for tag in tags if tag["key"] == "loopwright.dataset"), "")
-        if not digest:
-            return None, None
-        table = lineage.read_snapshot(project, digest)
+        return lineage.read_snapshot(project, training.digest), training
     except LoopwrightError:
         return None, None
-    return table, _dataset(project, digest)
 
 
-def _by_hand(
-    project: Project,
-    version: ModelVersion,
-    folder: Path,
-    model: Any,
-    table: pa.Table | None,
-    training: DatasetRef | None,
-) -> Evidence:
+def _example(folder: Path, inputs: tuple[Column, ...]) -> dict[str, NDArray[Any]] | None:
+    """Return the rows of MLflow's input example, where the model has one with these inputs by name."""
+    import pyarrow as pa
+
+    facts = read_mlmodel(folder).get("saved_input_example_info") or {}
+    if facts.get("type") != "dataframe" or facts.get("pandas_orient") != "split":
+        return None
+    try:
+        example = json.loads((folder / facts["artifact_path"]).read_bytes())
+        columns = [list(values) for values in zip(*example["data"], strict=True)]
+        return arrays_of(pa.table(dict(zip(example["columns"], columns, strict=True))), inputs)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, LoopwrightError):
+        return None
+
+
+def _by_hand(project: Project, version: ModelVersion, folder: Path, model: Any) -> Evidence:
     declared = _declared_inputs(folder, model)
+    table, training = _training_rows(project, version, tuple(column.name for column in declared))
     target = _target(project, version.model, table, declared)
     own = table is not None and not isinstance(model, PyfuncModel) and target in table.column_names
     if own and (described := _described(model, table, target, declared, training)):
@@ -129,8 +137,11 @@ def _by_hand(
             rows = _sample(arrays_of(table, signature.inputs))
         except LoopwrightError:
             rows = None
+    example = rows is None
+    if example:
+        rows = _example(folder, signature.inputs)
     absent = ("profile", *(() if rows else ("replay rows",)), *(() if training else ("training",)))
-    return Evidence(signature, layout, rows, None, training, absent)
+    return Evidence(signature, layout, rows, None, training, absent, example=example)
 
 
 def _described(

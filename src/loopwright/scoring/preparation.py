@@ -104,14 +104,14 @@ def _prepare(project: Project, model: str, number: int, folder: Path) -> Path:
         manifest = replace(manifest, files=_hashes(made))
         (made / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         _put_in_place(made, folder)
-    if not version.digest:
-        known = replace(
-            version,
-            digest=digest,
-            signature=evidence.signature,
-            training=evidence.training,
-            replay_rows=manifest.replay_rows,
-        )
+    known = replace(
+        version,
+        digest=digest,
+        signature=evidence.signature,
+        training=evidence.training or version.training,
+        replay_rows=manifest.replay_rows,
+    )
+    if known != version:
         catalog.record(project, known, missing=evidence.missing)
     _note(project, manifest, time.monotonic() - started)
     return folder
@@ -153,7 +153,11 @@ def _build(made: Path, version: ModelVersion, digest: str, model: Any, evidence:
     if not evidence.replay:
         return replace(manifest, reason="no rows to replay")
     plan = _plan(manifest, model, evidence.replay)
-    manifest = _compile(made, plan, model)
+    if evidence.example:
+        count = plan.manifest.replay_rows
+        manifest = replace(plan.manifest, reason=f"only the {count} rows of the input example to replay")
+    else:
+        manifest = _compile(made, plan, model)
     _write_rows(made, plan, manifest)
     return manifest
 

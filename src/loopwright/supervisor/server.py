@@ -20,6 +20,8 @@ from filelock import FileLock
 
 from loopwright import parts
 from loopwright.config import Project
+from loopwright.registry import webhooks
+from loopwright.supervisor.webhooks import Receiver, subscribe
 from loopwright.tracking import sqlite
 
 __all__ = ["main"]
@@ -72,6 +74,7 @@ def _configure(project: Project, port: int) -> None:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
     } | _prefect_database(project)
+    os.environ |= webhooks.environment(project)
 
 
 def _prefect_database(project: Project) -> dict[str, str]:
@@ -174,6 +177,7 @@ def build(project: Project) -> App:
         _mlflow_schema(project)
         _tune_sqlite()
         mlflow_app, prefect_app = _mlflow_app(), _prefect_app()
+    receiver = Receiver(project)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -184,6 +188,8 @@ def build(project: Project) -> App:
             await mlflow_app(scope, receive, _to_page(scope, send))
         elif path == "/prefect" or path.startswith("/prefect/"):
             await prefect_app(scope, receive, send)
+        elif path == webhooks.PATH:
+            await receiver(scope, receive, send)
         elif path == "/health":
             await _answer(send, 200, b"OK")
         else:
@@ -279,6 +285,7 @@ def main() -> None:
     import uvicorn
 
     app = build(project)
+    subscribe(project, port)
     uvicorn.run(
         app,
         host="127.0.0.1",
