@@ -278,6 +278,8 @@ def killed(root: Path) -> dict[str, Any]:
         command = [sys.executable, "-m", "loopwright", "pipeline", "run", "five:fragile"]
         process = subprocess.Popen(command, **quiet)  # type: ignore[call-overload]
         while not (root / "third.pid").exists():
+            if process.poll() is not None:
+                raise SystemExit(f"the run to be killed ended by itself with {process.returncode}")
             time.sleep(0.05)
         run = history.find(project, "last")
         process.kill()

@@ -13,6 +13,7 @@ import numpy as np
 from loopwright import parts
 from loopwright.config import Project
 from loopwright.errors import InvalidInput
+from loopwright.lineage.context import is_plain
 from loopwright.records import DatasetRef, ModelVersion, Signature, Task
 from loopwright.registry import rest
 from loopwright.registry.artifacts import LAYOUT, PROFILE, REPLAY, Shape, download, local_folder
@@ -84,6 +85,8 @@ def register(
     wanted = _target(project, name, model, frame, target)
     described = describe(model, frame, wanted)
     expected = described if reference is None else describe(model, _frame(reference), wanted)
+    if is_plain():
+        return ModelVersion(name, 0, "", "", signature=described.signature)
     parts.connect(project)
     training = _snapshot(project, name, described)
     with tempfile.TemporaryDirectory(prefix="loopwright-") as folder, run_for(project) as run_id:
