@@ -95,7 +95,7 @@ def _server(project: Project) -> str:
 
 
 def find(reader: Reader, text: str) -> Run:
-    """Return the run with this id, with the only id that starts so, or the newest with this name.
+    """Return the run with this id, with the only id that starts so, or the newest with this name; ``last`` is the newest.
 
     Raises
     ------
@@ -116,7 +116,10 @@ def find(reader: Reader, text: str) -> Run:
             hint="give more of the id",
         )
     if not found:
-        known = [run.name or run.run_id for run in reader.search(limit=50)]
+        newest = reader.search(limit=50)
+        if text == "last" and newest:
+            return newest[0]
+        known = dict.fromkeys(run.name or run.run_id for run in newest)
         raise NotFound.among("run", text, known, hint="loopwright run list")
     return found[0]
 
