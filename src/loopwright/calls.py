@@ -31,7 +31,7 @@ def request(
     json: Any = None,
     params: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
-    auth: httpx.Auth | None = None,
+    auth: tuple[str, str] | None = None,
 ) -> httpx.Response:
     """Send one request and return the answer, whatever its status.
 
@@ -39,6 +39,8 @@ def request(
     ----------
     what
         What answers there, for the error, such as ``MLflow at http://127.0.0.1:5000``.
+    auth
+        User and password, where the server asks for them.
 
     Raises
     ------

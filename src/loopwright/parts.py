@@ -33,6 +33,7 @@ __all__ = [
     "connect",
     "ensure",
     "follow_supervisor",
+    "mlflow_login",
     "mlflow_url",
     "plain_url",
     "prefect_url",
@@ -235,6 +236,14 @@ def mlflow_url(project: Project) -> str:
 def plain_url(address: str) -> str:
     """Return the address behind one of ours, such as ``http://host/mlflow`` for ``loopwright+http://host/mlflow``."""
     return address.removeprefix(BUFFERED_SCHEME)
+
+
+def mlflow_login() -> tuple[dict[str, str], tuple[str, str] | None]:
+    """Return the headers, and user and password, that MLflow's own variables give for a team's server."""
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}, None
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    return {}, (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user else None
 
 
 def prefect_url(project: Project) -> str:

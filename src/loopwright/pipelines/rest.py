@@ -6,8 +6,6 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
-
 from loopwright import calls, parts
 from loopwright.config import Project
 from loopwright.errors import Denied, InvalidInput, NotFound, Unavailable
@@ -49,15 +47,14 @@ def call(project: Project, method: str, path: str, body: Any = None) -> Any:
     headers = {}
     if key := os.environ.get("PREFECT_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
-    basic = os.environ.get("PREFECT_API_AUTH_STRING")
-    user, _, password = (basic or "").partition(":")
+    user, colon, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     answer = calls.request(
         method,
         f"{base}/{path}",
         what=f"Prefect at {base}",
         json=body,
         headers=headers,
-        auth=httpx.BasicAuth(user, password) if basic else None,
+        auth=(user, password) if colon else None,
     )
     if answer.is_success:
         return answer.json() if answer.content else None

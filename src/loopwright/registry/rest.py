@@ -5,13 +5,12 @@ Long-lived parts of the system read aliases and versions here: MLflow's own clie
 
 from __future__ import annotations
 
-import os
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
-from loopwright import parts
+from loopwright import calls, parts
 from loopwright.config import Project
 from loopwright.errors import Conflict, Denied, InvalidInput, LoopwrightError, NotFound, Unavailable
 
@@ -31,9 +30,6 @@ __all__ = [
     "set_run_tag",
 ]
 
-TIMEOUT_S = 30.0
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-
 
 def _base(project: Project) -> str:
     base = parts.mlflow_url(project).rstrip("/")
@@ -44,18 +40,6 @@ def _base(project: Project) -> str:
             hint="unset MLFLOW_TRACKING_URI   (the project's own server is used then)",
         )
     return base
-
-
-def _client(base: str) -> httpx.Client:
-    headers, auth = {}, None
-    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        headers["Authorization"] = f"Bearer {token}"
-    elif user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        auth = httpx.BasicAuth(user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
-    local = urlsplit(base).hostname in _LOOPBACK
-    # Loading the certificate store costs more than the call itself, and plain HTTP has no use for it.
-    verify = base.startswith("https://")
-    return httpx.Client(headers=headers, auth=auth, timeout=TIMEOUT_S, verify=verify, trust_env=not local)
 
 
 def _error(base: str, answer: httpx.Response) -> LoopwrightError:
@@ -82,11 +66,15 @@ def _call(project: Project, method: str, path: str, body: dict[str, Any]) -> dic
     """Call one endpoint; `body` goes as the query of a GET and as the JSON of a POST."""
     base = _base(project)
     given: dict[str, Any] = {"params": body} if method == "GET" else {"json": body}
-    try:
-        with _client(base) as client:
-            answer = client.request(method, f"{base}/api/2.0/mlflow/{path}", **given)
-    except httpx.TransportError as error:
-        raise Unavailable(f"MLflow at {base} does not answer: {error}.", hint="loopwright up") from error
+    headers, auth = parts.mlflow_login()
+    answer = calls.request(
+        method,
+        f"{base}/api/2.0/mlflow/{path}",
+        what=f"MLflow at {base}",
+        headers=headers,
+        auth=auth,
+        **given,
+    )
     if answer.status_code != 200:
         raise _error(base, answer)
     result: dict[str, Any] = answer.json()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any, Literal
-
-import httpx
 
 from loopwright import calls, parts
 from loopwright.config import Project
@@ -120,11 +117,7 @@ def call(project: Project, method: str, path: str, body: dict[str, Any]) -> dict
             hint="unset MLFLOW_TRACKING_URI   (the project's own server is used then)",
         )
     given: dict[str, Any] = {"params": body} if method == "GET" else {"json": body}
-    headers, auth = {}, None
-    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        headers["Authorization"] = f"Bearer {token}"
-    elif user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        auth = httpx.BasicAuth(user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
+    headers, auth = parts.mlflow_login()
     answer = calls.request(
         method,
         f"{base}/api/2.0/mlflow/{path}",

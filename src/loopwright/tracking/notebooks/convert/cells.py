@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loopwright.errors import Denied, InvalidInput, NotFound, nearest
+from loopwright.errors import InvalidInput
+from loopwright.tracking.notebooks.files import text_of
 
 __all__ = ["Cell", "Notebook", "Statement", "read"]
 
@@ -100,19 +101,7 @@ def read(path: Path) -> Notebook:
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        folder = path.parent
-        known = sorted(item.name for item in folder.glob("*.ipynb")) if folder.is_dir() else []
-        close = nearest(path.name, known)
-        guess = f"Did you mean {folder / close}? " if close else ""
-        raise NotFound(f"There is no notebook {path}.", valid=guess, hint=f"ls {folder}/*.ipynb") from None
-    except OSError as error:
-        raise Denied(f"{path} cannot be read: {error.strerror}.", hint=f"ls -l {path}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path} is no notebook: it is no text ({error.reason}).") from None
-    try:
-        document = json.loads(text)
+        document = json.loads(text_of(path))
     except json.JSONDecodeError as error:
         raise InvalidInput(
             f"{path} is no notebook: line {error.lineno} is no JSON ({error.msg}).",

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loopwright.errors import Denied, InvalidInput, NotFound, nearest
+from loopwright.errors import InvalidInput
+from loopwright.tracking.notebooks.files import text_of
 from loopwright.tracking.notebooks.kernel import client, tools
 from loopwright.tracking.notebooks.verdict import causes
 from loopwright.tracking.notebooks.verdict.findings import Cause, CellFinding, Verdict
@@ -104,18 +105,7 @@ def check(
 
 def _read(notebook: Path) -> Any:
     nbformat = tools()["nbformat"]
-    try:
-        text = notebook.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        folder = notebook.parent
-        known = sorted(item.name for item in folder.glob("*.ipynb")) if folder.is_dir() else []
-        close = nearest(notebook.name, known)
-        guess = f"Did you mean {folder / close}?" if close else ""
-        raise NotFound(f"There is no notebook {notebook}.", valid=guess, hint=f"ls {folder}") from None
-    except OSError as error:
-        raise Denied(f"{notebook} cannot be read: {error.strerror}.", hint=f"ls -l {notebook}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{notebook} is no notebook: it is no text ({error.reason}).") from None
+    text = text_of(notebook)
     valid = "A notebook is a JSON file that Jupyter wrote, ending in .ipynb."
     try:
         content = nbformat.reads(text, as_version=4)
