@@ -2,6 +2,9 @@
 
 import compileall
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,37 @@ def test_the_starter_is_a_valid_project(tmp_path: Path) -> None:
     wine = json.loads((tmp_path / "wine.json").read_text())
     header = (tmp_path / "data" / "wine.csv").read_text().partition("\n")[0]
     assert [*wine, "grower"] == header.split(",")
+
+
+def test_the_starters_own_tests_pass(tmp_path: Path) -> None:
+    """As its user runs them: without a server, and without leaving anything behind."""
+    write("starter", tmp_path, {"name": "shop"})
+    before = {path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        ".",
+        "-c",
+        os.devnull,
+    ]
+    done = subprocess.run(
+        [*command, "tests"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+    after = {path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts}
+    assert {path.name for path in after - before} <= {".loopwright"}
 
 
 def test_an_unknown_template_lists_the_known(tmp_path: Path) -> None:

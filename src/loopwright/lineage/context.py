@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
+import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
@@ -75,15 +78,18 @@ def _witness(table: Any) -> str:
 #: The running pipeline's recorder; None outside of pipelines.
 recorder: ContextVar[Recorder | None] = ContextVar("loopwright_recorder", default=None)
 
+#: Where MLflow keeps its runs.
+_STORE = "MLFLOW_TRACKING_URI"
+
 _plain: ContextVar[bool] = ContextVar("loopwright_plain", default=False)
 
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """Inside, pipelines are plain function calls: no server is asked and nothing is written. For tests.
+    """Inside, pipelines are plain function calls: no server is asked and nothing is kept. For tests.
 
     `loopwright.dataset` only reads its source; `loopwright.register` checks what it is given and returns a model
-    version with the number 0.
+    version with the number 0; plain MLflow calls go to a store that is thrown away.
 
     Examples
     --------
@@ -96,10 +102,26 @@ def plain() -> Iterator[None]:
     3
     """
     token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
+    before = os.environ.get(_STORE)
+    with tempfile.TemporaryDirectory(prefix="loopwright-plain-") as folder:
+        os.environ[_STORE] = f"sqlite:///{folder}/mlflow.db"  # made when it is first used
+        around = _active()
+        try:
+            yield
+        finally:
+            _plain.reset(token)
+            while (run := _active()) is not None and run is not around:
+                sys.modules["mlflow"].end_run()  # one that the first of the calls has started
+            if before is None:
+                del os.environ[_STORE]
+            else:
+                os.environ[_STORE] = before
+
+
+def _active() -> Any:
+    """Return the active MLflow run of the user's code, which may not have imported MLflow at all."""
+    loaded = sys.modules.get("mlflow")
+    return loaded.active_run() if loaded is not None else None
 
 
 def is_plain() -> bool:
