@@ -20,20 +20,14 @@ class Progress:
         self._live: Any = None
         if shown:
             from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                SpinnerColumn,
-                TextColumn,
-                TimeElapsedColumn,
-            )
+            from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as Live
 
             self._live = Live(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
-                MofNCompleteColumn(),
+                TextColumn("{task.fields[count]}"),
                 TimeElapsedColumn(),
                 console=Console(stderr=True),
                 transient=True,
@@ -56,12 +50,10 @@ class Progress:
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[str, str], None]]:
         """Show one call of a step; what is given is called with its status and a note at its end."""
-        if not self._live or (
-            self._live.tasks and any(task.fields.get("items") == name for task in self._live.tasks)
-        ):
+        if not self._live or any(task.fields.get("items") == name for task in self._live.tasks):
             yield lambda _status, _note: None
             return
-        row = self._live.add_task(name, total=None)
+        row = self._live.add_task(name, total=None, count="")
         started, end = time.perf_counter(), ["failed", ""]
 
         def said(status: str, note: str) -> None:
@@ -70,9 +62,11 @@ class Progress:
         try:
             yield said
         finally:
+            from rich.markup import escape
+
             self._live.remove_task(row)
             seconds = time.perf_counter() - started
-            note = f"  [yellow]{end[1]}[/yellow]" if end[1] else ""
+            note = f"  [yellow]{escape(end[1])}[/yellow]" if end[1] else ""
             self._live.console.print(f"{_MARKS[end[0]]} {name:<24} {seconds:8.2f} s{note}", highlight=False)
 
     @contextlib.contextmanager
@@ -81,13 +75,18 @@ class Progress:
         if not self._live:
             yield lambda: None
             return
-        row = self._live.add_task(name, total=total, items=name)
-        started, ok = time.perf_counter(), False
+        row = self._live.add_task(name, total=total, items=name, count=f"0 of {total}")
+        started, ok, done = time.perf_counter(), False, 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            self._live.update(row, completed=done, count=f"{done} of {total}")
+
         try:
-            yield lambda: self._live.advance(row)
+            yield advance
             ok = True
         finally:
-            done = int(self._live.tasks[[task.id for task in self._live.tasks].index(row)].completed)
             self._live.remove_task(row)
             mark = _MARKS["completed" if ok else "failed"]
             seconds = time.perf_counter() - started
