@@ -108,11 +108,14 @@ class Steps:
             calls: list[Callable[[], Any]] = [
                 functools.partial(self.call, step, (item,), named) for item in items
             ]
-            return self._parallel.all(calls, advance)
+            values = self._parallel.all(calls, advance)
+        self._tracked.ensure()
+        return values
 
     def call(self, step: Step[Any, Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Carry out one call, or give its kept result."""
         arguments, named = resolved(arguments), resolved(named)
+        self._tracked.ensure()
         call = _Call(self, step, arguments, named)
         self._watch("began", step.name, None)
         with self._progress.step(step.name) as said:

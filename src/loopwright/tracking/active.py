@@ -63,6 +63,16 @@ class Tracked:
             if client.loaded():
                 self.pop(status)
 
+    def ensure(self) -> None:
+        """Make it the active run of this thread also when another thread has imported MLflow meanwhile."""
+        if client.loaded() and _waiting.get() is self and not self._on_stack():
+            self.push()
+
+    def _on_stack(self) -> bool:
+        from mlflow.tracking.fluent import _active_run_stack
+
+        return any(run.info.run_id == self.run_id for run in _active_run_stack.get())
+
     def push(self) -> None:
         """Put it on MLflow's stack of active runs of this thread."""
         from mlflow.entities import Run, RunData, RunInfo
@@ -86,9 +96,9 @@ class Tracked:
         import mlflow
         from mlflow.tracking.fluent import _active_run_stack
 
-        stack = _active_run_stack.get()
-        if all(run.info.run_id != self.run_id for run in stack):
+        if not self._on_stack():
             return  # the user's code has ended it
+        stack = _active_run_stack.get()
         while stack[-1].info.run_id != self.run_id:
             mlflow.end_run(status)
         stack.pop()
