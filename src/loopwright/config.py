@@ -499,7 +499,8 @@ class Config(_Section):
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise NotFound(
-                f"There is no {path}.", hint="loopwright init my-project   (or change into a project folder)"
+                f"There is no {path}.",
+                hint=f"loopwright init {path.parent}   (or change into a project folder)",
             ) from None
         except (PermissionError, UnicodeDecodeError) as error:
             raise Denied(f"{path} cannot be read: {error}.") from error
@@ -602,7 +603,8 @@ class Project:
             if (folder / FILE).is_file():
                 return cls(folder)
         raise NotFound(
-            f"There is no {FILE} in {here} or above it.", hint="loopwright init my-project && cd my-project"
+            f"There is no {FILE} in {here} or above it.",
+            hint="loopwright init   (makes this folder a project; loopwright init NAME a new one that runs)",
         )
 
     @property

@@ -208,7 +208,7 @@ def test_deployments_follow_what_was_done_by_hand(
     project, server = world
     by_hand(server, "champion", 2)
     until(lambda: served(project) == 2)
-    (followed,) = until(lambda: events(project, "alias.followed", "cellar"))
+    (followed,) = until(lambda: events(project, "deployment.followed", "cellar"))
     assert followed.payload == {"alias": "champion", "model": "wine", "version": 2}
     rows = wine()
     features = rows.drop(columns="grower")
@@ -238,7 +238,7 @@ def test_deployments_follow_what_was_done_by_hand(
     Path(urlsplit(folder).path, "model.pkl").write_bytes(b"no model")
     mlflow.register_model(uri, "wine")
     by_hand(server, "champion", 4)
-    (refused,) = until(lambda: events(project, "alias.refused", "cellar"))
+    (refused,) = until(lambda: events(project, "deployment.refused", "cellar"))
     assert refused.payload["version"] == 4
     assert "could not be prepared" in refused.payload["reason"]
     (incomplete,) = until(lambda: events(project, "model.incomplete", "wine"))

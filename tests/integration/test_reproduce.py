@@ -17,7 +17,7 @@ from loopwright.errors import Conflict, Damaged, InvalidInput, NotFound
 from loopwright.ledger import Ledger
 from loopwright.lineage.snapshots import path_of
 from loopwright.records import ModelVersion, PipelineRun
-from loopwright.reproduction import Reproduction, reproduce
+from loopwright.reproduction import Reproduction, reproduce, subject
 
 pytestmark = pytest.mark.integration
 
@@ -181,6 +181,7 @@ def test_a_step_without_a_seed_is_named(project: Project) -> None:
     steps = {step.name: step.problem for step in kept.read(Reproduction).steps}
     assert steps == {"load": "", "shuffle": "outputs", "fit": "inputs"}
     assert list(steps) == ["load", "shuffle", "fit"]
+    assert subject.find(project, "last").run_id == version(project, 2).run_id
 
 
 def test_what_cannot_be_repeated_says_why(project: Project) -> None:

@@ -76,11 +76,28 @@ def test_a_field_without_a_value_is_an_error(tmp_path: Path) -> None:
         write("starter", tmp_path, {})
 
 
-def test_init_refuses_a_folder_that_is_in_use(tmp_path: Path) -> None:
-    """Nothing that exists is overwritten."""
+def test_a_folder_with_files_becomes_a_project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing that exists is overwritten: the state is added to what git ignores, and a project is not made twice."""
+    from loopwright.cli.init import init
+
+    root = tmp_path / 'my "wines"'
+    root.mkdir()
+    (root / "mine.txt").write_text("precious")
+    (root / ".gitignore").write_text("*.tmp")
+    init(str(root))
+    assert "loopwright.toml, .gitignore" in capsys.readouterr().out
+    assert Project(root).name == 'my "wines"'
+    assert (root / ".gitignore").read_text() == "*.tmp\n.loopwright/\n"
+    assert sorted(path.name for path in root.iterdir()) == [".gitignore", "loopwright.toml", "mine.txt"]
+    with pytest.raises(Conflict, match="is a project already"):
+        init(str(root))
+
+
+def test_init_refuses_the_name_of_a_file(tmp_path: Path) -> None:
+    """A file stays what it is."""
     from loopwright.cli.init import init
 
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(Conflict, match="not empty"):
-        init(str(tmp_path))
+    with pytest.raises(Conflict, match="is a file"):
+        init(str(tmp_path / "mine.txt"))
     assert (tmp_path / "mine.txt").read_text() == "precious"

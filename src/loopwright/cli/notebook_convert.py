@@ -35,7 +35,8 @@ def convert(
     """Write a notebook's pipeline, keep later edits, and show that it computes the same.
 
     A comment `# step: features` on a cell's first line says which step the cell belongs to; `# step: skip` leaves it
-    out. The exit code is 1 when the pipeline's values differ from the notebook's.
+    out. The exit code is 1 when the pipeline's values differ from the notebook's. A folder that is in no project
+    becomes one.
 
     For example:
 
@@ -57,12 +58,29 @@ def convert(
     from loopwright.tracking.notebooks.convert import convert as make
 
     done = make(notebook, out=out, prove=prove, take=take, tolerance=tolerance, timeout_s=timeout)
+    adopted = _adopt(done.file.parent)
     if json:
         emit(done)
     else:
         _show(done)
+        if adopted:
+            _say(f"{done.file.parent} is a project now; wrote {', '.join(path.name for path in adopted)}.")
+        console.print(f"Wrote {done.file}. Next: loopwright pipeline run {done.entrypoint}", soft_wrap=True)
     if not done.ok:
         sys.exit(1)
+
+
+def _adopt(folder: Path) -> list[Path]:
+    """Make the folder a project, so that its pipeline runs; return what was written: nothing where it is in one."""
+    from loopwright.config import Project
+    from loopwright.errors import NotFound
+    from loopwright.templates import adopt
+
+    try:
+        Project.find(folder)
+    except NotFound:
+        return adopt(folder)
+    return []
 
 
 def _show(done: "Conversion") -> None:
@@ -97,7 +115,6 @@ def _show(done: "Conversion") -> None:
         _say(f"  left out: {len(done.left_out)} parts of the notebook, listed at the end of {done.file.name}")
     if done.proof is not None:
         _show_proof(done.proof)
-    console.print(f"Wrote {done.file}. Next: loopwright pipeline run {done.entrypoint}", soft_wrap=True)
 
 
 def _show_proof(proof: "Proof") -> None:

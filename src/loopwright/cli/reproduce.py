@@ -53,7 +53,7 @@ class _Progress:
 
 
 def reproduce(
-    run: str,
+    run: str = "last",
     /,
     *,
     tolerance: float = 1e-6,
@@ -87,7 +87,7 @@ def reproduce(
     Parameters
     ----------
     run
-        A run id or the beginning of one, a model version, or a prediction id.
+        A run id or the beginning of one, a model version, a prediction id, or `last`: the newest that completed.
     tolerance
         The largest relative difference of a metric that counts as the same.
     """

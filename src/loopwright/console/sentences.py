@@ -140,6 +140,38 @@ def _alias(event: Event, links: Links) -> Said:
     return "plain", text, (links.version(event.subject, facts["version"]),)
 
 
+def _alias_removed(event: Event, _: Links) -> Said:
+    facts = event.payload
+    return "plain", f"Alias {facts['alias']} taken from version {facts['previous']}.", ()
+
+
+def _followed(event: Event, links: Links) -> Said:
+    facts = event.payload
+    text = f"Version {facts['version']} put into service: it was made {facts['alias']} in the registry."
+    return "good", text, (links.version(facts["model"], facts["version"]),)
+
+
+def _not_followed(event: Event, links: Links) -> Said:
+    facts = event.payload
+    text = f"Version {facts['version']} was made {facts['alias']} in the registry and is not served: {_sentence(facts['reason'])}"
+    return "bad", text, (links.version(facts["model"], facts["version"]),)
+
+
+def _found(event: Event, links: Links) -> Said:
+    version = event.payload["version"]
+    return "info", f"Version {version} registered in MLflow.", (links.version(event.subject, version),)
+
+
+def _incomplete(event: Event, links: Links) -> Said:
+    facts = event.payload
+    text = f"Version {facts['version']} cannot be served yet: {_sentence(facts['reason'])}"
+    return "warn", text, (links.version(event.subject, facts["version"]),)
+
+
+def _deleted(event: Event, _: Links) -> Said:
+    return "plain", f"Version {event.payload['version']} deleted from the registry.", ()
+
+
 def _changed(event: Event, _: Links) -> Said:
     variants = event.read(Deployment).variants
     if len(variants) == 1:
@@ -261,7 +293,13 @@ KINDS: dict[str, Say] = {
     "pipeline.failed": _run_failed,
     "model.registered": _registered,
     "scorer.prepared": _prepared,
+    "model.found": _found,
+    "model.incomplete": _incomplete,
+    "model.deleted": _deleted,
     "alias.set": _alias,
+    "alias.removed": _alias_removed,
+    "deployment.followed": _followed,
+    "deployment.refused": _not_followed,
     "deployment.changed": _changed,
     "worker.loaded": _loaded,
     "worker.refused": _refused,

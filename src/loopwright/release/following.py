@@ -107,8 +107,8 @@ class Following:
             except LoopwrightError as error:
                 if not self.stop.is_set():
                     self.ledger.append(
-                        "alias.refused", served.name, facts | {"reason": error.fact}, cause=event.id
+                        "deployment.refused", served.name, facts | {"reason": error.fact}, cause=event.id
                     )
                 continue
-            self.ledger.append("alias.followed", served.name, facts, cause=event.id)
+            self.ledger.append("deployment.followed", served.name, facts, cause=event.id)
             log.info("%s serves %s/%s: it was made champion", served.name, model, version)

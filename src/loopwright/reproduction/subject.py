@@ -39,6 +39,8 @@ class Subject:
 def find(project: Project, name: str) -> PipelineRun:
     """Return the pipeline run that is meant: by its id or a prefix of it, a model version, or a prediction.
 
+    ``last`` is the newest run that completed.
+
     Raises
     ------
     NotFound
@@ -69,6 +71,8 @@ def _run_id(project: Project, ledger: Ledger, name: str) -> str:
     model, slash, number = name.partition("/")
     if slash:
         return _of_version(ledger, model, number)
+    if name == "last" and (newest := _newest(ledger)):
+        return newest
     runs = [state.key for state in ledger.states("pipeline_run")]
     matches = [run for run in runs if run.startswith(name)] if len(name) >= _SHORTEST_PREFIX else []
     if len(matches) == 1:
@@ -76,6 +80,13 @@ def _run_id(project: Project, ledger: Ledger, name: str) -> str:
     if matches:
         raise Conflict(f"{len(matches)} runs begin with {name!r}: {listing(matches)}.")
     return _of_prediction(project, ledger, name, runs)
+
+
+def _newest(ledger: Ledger) -> str:
+    """Return the newest run that completed, or an empty text."""
+    runs = [state.read(PipelineRun) for state in ledger.states("pipeline_run")]
+    completed = [run for run in runs if run.status == "completed"]
+    return max(completed, key=lambda run: run.started).run_id if completed else ""
 
 
 def _of_version(ledger: Ledger, model: str, number: str) -> str:

@@ -1,12 +1,14 @@
 """The project files that `loopwright init` and `loopwright demo` write: folders of plain files with ``$name`` fields."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from string import Template
 
+from loopwright.config import FILE, STATE
 from loopwright.errors import NotFound
 
-__all__ = ["write"]
+__all__ = ["adopt", "write"]
 
 HOME = Path(__file__).parent
 SUFFIX = ".template"
@@ -45,6 +47,36 @@ def write(template: str, root: Path, values: Mapping[str, str]) -> list[Path]:
     if make:
         written += make(root)
     return written
+
+
+_OWN = """[project]
+name = {name}
+
+# A pipeline of yours, each night:
+#
+# [schedule.nightly]
+# pipeline = "pipelines:train"
+# cron = "0 2 * * *"
+"""
+
+
+def adopt(root: Path) -> list[Path]:
+    """Make a folder with files of its owner a project: `loopwright.toml`, and a line of `.gitignore`.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files that were written or changed.
+    """
+    changed = [root / FILE]
+    changed[0].write_text(_OWN.format(name=json.dumps(root.name, ensure_ascii=False)), encoding="utf-8")
+    ignored = root / ".gitignore"
+    before = ignored.read_text(encoding="utf-8") if ignored.exists() else ""
+    if f"{STATE}/" not in before.splitlines():
+        end = "" if not before or before.endswith("\n") else "\n"
+        ignored.write_text(f"{before}{end}{STATE}/\n", encoding="utf-8")
+        changed.append(ignored)
+    return changed
 
 
 def _wine(root: Path) -> list[Path]:

@@ -141,6 +141,29 @@ def test_an_empty_project_has_a_page(tmp_path: Path) -> None:
     assert story.card.hint == "loopwright pipeline run digits"
 
 
+def test_what_others_did_in_the_registry_is_told(tmp_path: Path) -> None:
+    """Versions of MLflow's button and aliases moved on its page are part of the story."""
+    project = make_project(tmp_path)
+    facts = {"alias": "champion", "model": "digits", "version": 5}
+    ledger = Ledger.open(project)
+    ledger.append("model.found", "digits", {"version": 5})
+    ledger.append("model.incomplete", "digits", {"version": 6, "reason": "it has no signature"})
+    ledger.append("model.deleted", "digits", {"version": 4})
+    ledger.append("alias.removed", "digits", {"alias": "shadow", "previous": 3})
+    ledger.append("deployment.followed", API, facts)
+    ledger.append("deployment.refused", API, facts | {"version": 6, "reason": "answers differ on 3 rows"})
+    ledger.close()
+    _, story = views(project)
+    assert [one.text for one in story.timeline][::-1] == [
+        "Version 5 registered in MLflow.",
+        "Version 6 cannot be served yet: it has no signature.",
+        "Version 4 deleted from the registry.",
+        "Alias shadow taken from version 3.",
+        "Version 5 put into service: it was made champion in the registry.",
+        "Version 6 was made champion in the registry and is not served: answers differ on 3 rows.",
+    ]
+
+
 def test_links_lead_to_the_same_thing() -> None:
     """Pages of MLflow are routes behind a hash; without a server there is no address."""
     assert LINKS.run("ab").url == "http://127.0.0.1:1/mlflow/#/runs/ab"
