@@ -331,6 +331,7 @@ def main() -> None:
     """Measure and print."""
     root = Path(tempfile.mkdtemp(prefix="loopwright-bench-"))
     (root / "loopwright.toml").write_text('[project]\nname = "bench"\n')
+    os.chdir(root)
     with server(root) as (base, first_start_s, pid):
         os.environ |= {
             "LOOPWRIGHT_PROJECT": str(root),
