@@ -314,8 +314,9 @@ def first_start(_: str) -> dict[str, Any]:
     return {"first_start_of_8": found[1], "first_start_of_8_mlflow": found[0]}
 
 
+# The first `start_run` of a process imports git and IPython, which is not a wait for the store.
 WRITE = """
-import sys, time, mlflow
+import sys, time, mlflow, git, IPython
 mlflow.set_tracking_uri(sys.argv[1])
 mlflow.MlflowClient().search_experiments()
 print("ready", flush=True)

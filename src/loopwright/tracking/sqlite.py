@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from loopwright.tracking import schema
+from loopwright.tracking.turns import queue_writers
 
 __all__ = ["analyze", "locked", "path_of", "prepare", "tune"]
 
@@ -69,10 +70,14 @@ def _copy(path: Path, target: Path) -> None:
 
 
 def tune(engine: Any) -> None:
-    """Set on each new SQLite connection of an SQLAlchemy engine, or of the class `Engine`, what a store needs."""
+    """Set on each new SQLite connection of an SQLAlchemy engine, or of the class `Engine`, what a store needs.
+
+    Threads of this process then write one after the other, in the order in which they come.
+    """
     from sqlalchemy import event
 
     event.listen(engine, "connect", _settle)
+    queue_writers(engine, _BUSY_S)
 
 
 def _settle(connection: Any, _record: Any) -> None:
