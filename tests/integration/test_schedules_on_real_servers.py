@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
 from one_server import Server, environment, serve
 
 from loopwright import monitor, tracking
+from loopwright.cli import main
 from loopwright.config import Project
 from loopwright.ledger import Ledger
 from loopwright.pipelines import journal, rest, standing, switch, watch
@@ -26,14 +28,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
-MODULE = '''
+MODULE = """
 import os, time
 from pathlib import Path
 import loopwright as lw
 
 @lw.pipeline
 def tick(when: str = "") -> None:
-    """Leave a mark."""
+    print("the tick of", when)
 
 @lw.pipeline
 def arrive(path: str) -> None:
@@ -44,7 +46,7 @@ def arrive(path: str) -> None:
 def nap(seconds: float = 60.0) -> None:
     Path("napping").write_text(str(os.getpid()))
     time.sleep(seconds)
-'''
+"""
 
 CONFIG = """
 [project]
@@ -155,7 +157,9 @@ def ask(project: Project, key: str) -> dict[str, Any]:
     return rest.create_flow_run(project, deployment["id"], {}, ["schedule:weekly"], at=now(), key=key)
 
 
-def test_a_schedule_runs_its_pipeline(project: Project, ledger: Ledger) -> None:
+def test_a_schedule_runs_its_pipeline(
+    project: Project, ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A run has the time it was due as its parameter, is traced to its schedule, and nothing is wrong."""
     with Runner(project):
         run = eventually("a run", lambda: completed(ledger, "often"))[0]
@@ -171,6 +175,10 @@ def test_a_schedule_runs_its_pipeline(project: Project, ledger: Ledger) -> None:
     assert [(one["slug"], one["schedule"]["interval"]) for one in deployment["schedules"]] == [("often", 15)]
     assert rest.get_flow_run(project, run.flow_run_id)["auto_scheduled"], "Prefect has planned it"
     assert not {key for key in found if not key.endswith(("late", "slow", "fast"))}
+    with pytest.raises(SystemExit, match="0"):
+        main(["pipeline", "show", run.run_id, "--project", str(project.root)])
+    (printed,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("printed: ")]
+    assert run.time.isoformat() in Path(printed.removeprefix("printed: ")).read_text()
 
 
 def test_a_file_that_appears_starts_one_run(project: Project, ledger: Ledger) -> None:

@@ -19,6 +19,8 @@ __all__ = ["Common", "console", "emit", "emit_table", "when", "working"]
 
 #: Lines are as long as they are: ids and commands stay whole when they are copied.
 console = Console(soft_wrap=True)
+#: A table that is piped keeps each row on one line.
+_PIPED = 1000
 
 
 @Parameter(name="*")
@@ -54,7 +56,8 @@ def emit_table(title: str, rows: Sequence[Mapping[str, Any]], *, empty: str) -> 
         table.add_column(name, justify="right" if isinstance(value, int | float) else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
-    console.print(table, soft_wrap=False)
+    out = console if console.is_terminal else Console(file=console.file, width=_PIPED)
+    out.print(table, soft_wrap=False)
 
 
 def _text(value: Any) -> str:

@@ -183,8 +183,10 @@ def show(run: str = "last", /, *, common: Common = COMMON) -> None:
         The id of the run, MLflow's or Prefect's, or its beginning; else the newest.
     """
     from loopwright.pipelines import history
+    from loopwright.pipelines.child import log_of
 
-    found = history.find(common.open(), run)
+    project = common.open()
+    found = history.find(project, run)
     if common.json:
         emit(found)
         return
@@ -203,6 +205,9 @@ def show(run: str = "last", /, *, common: Common = COMMON) -> None:
         console.print(
             f"read {dataset.name}: {dataset.rows:,} rows of {dataset.source or 'a table'} · {dataset.digest[:12]}"
         )
+    log = log_of(project, found.flow_run_id)
+    if log.is_file() and log.stat().st_size:
+        console.print(f"printed: {log}")
     if found.error:
         console.print(found.error, style="red", markup=False)
     if found.status in {"failed", "cancelled"}:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from loopwright.config import Project
 from loopwright.errors import NotFound
@@ -15,11 +16,16 @@ from loopwright.parts import PARENT_VARIABLE
 from loopwright.pipelines import rest
 from loopwright.pipelines.serving import Served
 
-__all__ = ["Child"]
+__all__ = ["Child", "log_of"]
 
 #: A cancelled run gets so long to end by itself before it is killed.
 CANCEL_S = 10.0
 _LOG_LINES = 200
+
+
+def log_of(project: Project, flow_run_id: str) -> Path:
+    """Return the file that holds what a run prints which the runner has started; it need not be there."""
+    return project.run / "logs" / "flows" / f"{flow_run_id}.log"
 
 
 class Child:
@@ -36,7 +42,7 @@ class Child:
         self._timeout_s = timeout_s
         self._ends_at = time.monotonic() + timeout_s
         self._kill_at = math.inf
-        self._log = project.run / "logs" / "flows" / f"{flow_run_id}.log"
+        self._log = log_of(project, flow_run_id)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(
