@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := .tools/bin/uv
 NAME ?=
+# How many files of tests run side by side; the tests of one share the servers it starts.
+WORKERS ?= 2
 
 # Tests and benches must not use more threads than they say.
 export OMP_NUM_THREADS ?= 1
@@ -35,7 +37,7 @@ demo: $(VENV)/.locked ## Watch the whole loop once through (ARGS="--exit" to sto
 	@$(BIN)/loopwright demo $(ARGS)
 
 test: $(VENV)/.locked-all ## Run all tests; what a machine lacks is skipped with its reason
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: lint type layers test ## All that must hold before a change lands
 

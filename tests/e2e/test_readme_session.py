@@ -121,6 +121,42 @@ def test_the_session_of_the_readme(shell: Shell) -> None:
     assert [link["name"] for link in traced["links"]][-1] == "data/wine.csv"
 
 
+def test_the_notebook_of_the_readme(tmp_path: Path) -> None:
+    """The commands of the README's first block work as they stand, in a folder with a notebook and nothing else."""
+    block = README.read_text().partition("## Start from the notebook")[2].partition("```console")[2]
+    commands = [
+        line.removeprefix("$ ").partition("#")[0].split()
+        for line in block.partition("```")[0].splitlines()
+        if line.startswith("$ ")
+    ]
+    assert [words[1] for words in commands] == ["notebook", "notebook", "pipeline", "reproduce"]
+    shutil.copy(README.parent / "tests" / "notebooks" / "clean.ipynb", tmp_path / "wine.ipynb")
+    home = Shell(tmp_path)
+    home.run("git", "init", "-q")
+    said = []
+    try:
+        for words in commands:
+            said.append(home.run(*words))
+            home.run("git", "add", "-A")
+            home.run(
+                "git",
+                "-c",
+                "user.name=a",
+                "-c",
+                "user.email=a@localhost",
+                "commit",
+                "-qm",
+                "next",
+                "--allow-empty",
+            )
+    finally:
+        home.run("loopwright", "down")
+    for text, expected in zip(
+        said, ("8 of 8 cells ran", "Equal: 9 values", "completed in", "reproduced in"), strict=True
+    ):
+        assert expected in text
+
+
 def test_batch_and_stream_deployments_of_the_same_model(shell: Shell) -> None:
     """The batch writes each row once, the stream answers each message once."""
     shell.run("loopwright", "deployment", "start", "wine-nightly")

@@ -138,22 +138,21 @@ def write(path: Path, *sources: str) -> None:
 
 
 def test_what_it_does_outside_and_what_it_asks_is_seen(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file outside of its folder, a host, and a question to somebody who is not there."""
-    home = Path.home() / ".loopwright-test-outside.txt"
+    # Temporary files do not count, and all of these are: another folder is made the temporary one.
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "written.txt"
     write(
         folder / "outside.ipynb",
-        f"open({str(home)!r}, 'w').close()",
+        f"open({str(elsewhere)!r}, 'w').close()",
         "import socket\ntry:\n    socket.getaddrinfo('example.invalid', 80)\nexcept OSError:\n    pass",
         "name = input('who? ')",
     )
-    try:
-        code, report, text = check(folder, "outside")
-    finally:
-        home.unlink(missing_ok=True)
+    code, report, text = check(folder, "outside")
     assert code == 1
-    assert (report["written"], report["hosts"]) == ([str(home)], ["example.invalid"])
+    assert (report["written"], report["hosts"]) == ([str(elsewhere)], ["example.invalid"])
     assert report["cells"][2]["cause"]["kind"] == "needs input"
     assert "It wrote outside of its folder" in text
 
