@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -109,9 +110,10 @@ class Timing:
 
 
 def _localized(time: datetime, zone: ZoneInfo) -> datetime:
-    """Return a time of the clock in UTC: the first of two, and for one that is left out as many minutes before."""
+    """Return a time of the clock in UTC: the first of two; one that is left out as Prefect has it on this Python."""
     first = time.replace(tzinfo=zone).astimezone(UTC)
-    if first.astimezone(zone).replace(tzinfo=None) == time:
+    # From Python 3.13 on Prefect has another library for times, which goes as far past the gap as the other stays before it.
+    if sys.version_info >= (3, 13) or first.astimezone(zone).replace(tzinfo=None) == time:
         return first
     return time.replace(tzinfo=zone, fold=1).astimezone(UTC)
 
