@@ -16,7 +16,9 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import psutil
 
@@ -33,6 +35,7 @@ __all__ = [
     "connect",
     "ensure",
     "follow_supervisor",
+    "local_path",
     "mlflow_login",
     "mlflow_url",
     "plain_url",
@@ -231,6 +234,12 @@ def mlflow_url(project: Project) -> str:
     Without the ``loopwright+`` that it may start with for MLflow's own clients.
     """
     return plain_url(os.environ.get("MLFLOW_TRACKING_URI", "")) or f"{url(project, 'server')}/mlflow"
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the path on this machine that an artifact URI means, or None when it names another place."""
+    address = urlsplit(uri)
+    return Path(unquote(address.path)) if address.scheme in {"", "file"} else None
 
 
 def plain_url(address: str) -> str:

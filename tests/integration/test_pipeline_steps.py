@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 from one_server import Server, environment, serve
 
 from loopwright import pipelines, tracking
@@ -19,6 +20,8 @@ from loopwright.errors import Conflict, StepFailed, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.pipelines import graph, history, journal, rest
 from loopwright.records import PipelineRun
+
+eventually = partial(waiting.eventually, seconds=60)
 
 pytestmark = [
     pytest.mark.integration,
@@ -209,16 +212,6 @@ def statuses(run: PipelineRun) -> dict[str, str]:
     return {step.name: step.status for step in run.steps}
 
 
-def eventually(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait until a condition holds and return what it gives."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
-
-
 def test_a_result_is_used_again_until_something_it_depends_on_changes(project: Project) -> None:
     """In a new process; not after another argument, a changed helper of another module, or a changed file."""
     made = in_own_process(project, "cached")
@@ -283,14 +276,20 @@ def test_a_failed_run_is_resumed_at_the_step_that_failed(project: Project) -> No
     assert not list((project.state / "steps" / "runs").glob(f"{failed.run_id}*")), "nothing is left to resume"
 
 
-def test_a_killed_run_is_resumed_at_the_step_it_was_killed_in(project: Project) -> None:
-    """Kill -9 in step 3: the run is marked as crashed and only step 3 and what follows is done again."""
+def fragile_in_step_three(project: Project) -> "subprocess.Popen[bytes]":
+    """Start the fragile pipeline in a process of its own, and return it once its third step goes on."""
     program = (
         "from loopwright.cli import main; main(['pipeline', 'run', 'steps_of:fragile', '-p', 'mark=wait'])"
     )
     process = subprocess.Popen([sys.executable, "-c", program], cwd=project.root, stderr=subprocess.DEVNULL)
     mark = project.root / "wait"
     eventually("the third step", lambda: mark.exists() and mark.read_text())
+    return process
+
+
+def test_a_killed_run_is_resumed_at_the_step_it_was_killed_in(project: Project) -> None:
+    """Kill -9 in step 3: the run is marked as crashed and only step 3 and what follows is done again."""
+    process = fragile_in_step_three(project)
     process.kill()
     process.wait()
     killed = history.find(project, "last")
@@ -304,12 +303,7 @@ def test_a_killed_run_is_resumed_at_the_step_it_was_killed_in(project: Project) 
 
 def test_a_run_is_cancelled_from_another_process(project: Project) -> None:
     """The process gets its chance to end by itself; all three places say cancelled."""
-    program = (
-        "from loopwright.cli import main; main(['pipeline', 'run', 'steps_of:fragile', '-p', 'mark=wait'])"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=project.root, stderr=subprocess.DEVNULL)
-    mark = project.root / "wait"
-    eventually("the third step", lambda: mark.exists() and mark.read_text())
+    process = fragile_in_step_three(project)
     run = history.find(project, "last")
     assert history.cancel(project, run.flow_run_id) == "cancelled"
     assert process.wait(20) == 130
@@ -444,12 +438,7 @@ def test_a_dask_scheduler_that_is_not_there_is_named(project: Project) -> None:
 
 def test_sigterm_is_no_way_to_leave_a_run_open(project: Project) -> None:
     """A run whose process is terminated is ended by whoever comes next."""
-    program = (
-        "from loopwright.cli import main; main(['pipeline', 'run', 'steps_of:fragile', '-p', 'mark=wait'])"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=project.root, stderr=subprocess.DEVNULL)
-    mark = project.root / "wait"
-    eventually("the third step", lambda: mark.exists() and mark.read_text())
+    process = fragile_in_step_three(project)
     process.send_signal(signal.SIGTERM)
     process.wait(20)
     run = history.find(project, "last")

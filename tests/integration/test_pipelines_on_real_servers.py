@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import psutil
 import pytest
+import waiting
 from one_server import Server, environment, serve
 from sklearn.datasets import load_wine
 
@@ -24,6 +25,8 @@ from loopwright.ledger import Ledger
 from loopwright.lineage import file_digest, fingerprint, read_snapshot
 from loopwright.pipelines import rest
 from loopwright.records import PipelineRun
+
+eventually = partial(waiting.eventually, seconds=120)
 
 pytestmark = [
     pytest.mark.integration,
@@ -163,16 +166,6 @@ class running:  # noqa: N801
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         self.process.wait(15)
-
-
-def eventually(what: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """Wait until a condition holds and return what it gives."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
 
 
 def record(project: Project, run_id: str) -> PipelineRun:
@@ -359,7 +352,7 @@ def test_a_cancelled_run_is_stopped(
     eventually("the start", mark.exists)
     rest.set_state(project, flow_run_id, "CANCELLING", force=True)
     # For a moment Prefect's engine in the terminated process calls it crashed.
-    eventually("the end", lambda: _state(project, flow_run_id) == "CANCELLED", 30)
+    eventually("the end", lambda: _state(project, flow_run_id) == "CANCELLED", seconds=30)
     run_id = pipelines.flow_run(project, flow_run_id).run_id
     eventually("the end in MLflow", lambda: tracking.get(project, run_id).status == "KILLED")
 
@@ -387,7 +380,7 @@ def test_runs_under_a_killed_runner_are_marked_crashed(project: Project, tmp_pat
     assert pipelines.flow_run(project, flow_run_id).state == "running", "Prefect alone does not notice"
     with running(project):
         for flow_run in (flow_run_id, alone.flow_run_id):
-            done = eventually("the verdict", partial(_when, project, flow_run, {"crashed"}), 40)
+            done = eventually("the verdict", partial(_when, project, flow_run, {"crashed"}), seconds=40)
             assert "killed" in done.message
             eventually("the end in MLflow", partial(_killed_in_mlflow, project, done.run_id))
             run = record(project, done.run_id)
@@ -470,7 +463,7 @@ def test_runner_and_runs_end_with_their_supervisor(project: Project, tmp_path: P
         eventually("the start", mark.exists)
         supervisor.kill()
         for pid in (runner_pid, int(mark.read_text())):
-            eventually("the end", partial(_gone, pid), 30)
+            eventually("the end", partial(_gone, pid), seconds=30)
     finally:
         supervisor.kill()
         supervisor.communicate()

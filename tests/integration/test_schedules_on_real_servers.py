@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import waiting
 from one_server import Server, environment, serve
 
 from loopwright import monitor, tracking
@@ -20,6 +22,8 @@ from loopwright.pipelines import journal, rest, standing, switch, watch
 from loopwright.pipelines.standing import ScheduledRun, Standing
 from loopwright.records import Alert, PipelineRun, now
 from loopwright.supervisor import reaper
+
+eventually = partial(waiting.eventually, seconds=90)
 
 pytestmark = [
     pytest.mark.integration,
@@ -124,16 +128,6 @@ class Runner:
         self.process.wait(15)
 
 
-def eventually(what: str, condition: Callable[[], Any], seconds: float = 90) -> Any:
-    """Wait until a condition holds and return what it gives."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
-
-
 def state(ledger: Ledger, name: str) -> Standing | None:
     """Return how a schedule stands, None before the runner has seen it."""
     return standing.read_all(ledger).get(name)
@@ -235,7 +229,7 @@ def test_a_runner_that_is_gone_over_its_time_is_an_alert_until_it_is_back(
         eventually("a run", lambda: (found := state(ledger, "often")) and found.last)
     down = now()
     key = "schedule/often/missed"
-    eventually("the alert", lambda: key in open_alerts(project, ledger), 60)
+    eventually("the alert", lambda: key in open_alerts(project, ledger), seconds=60)
     assert key in open_alerts(project, ledger)
     assert len(ledger.events("alert.opened", key)) == 1
     (problem,) = [one for one in watch.check(project, ledger, now()) if one.key == key]
@@ -317,7 +311,7 @@ def test_kills_are_noticed(project: Project, server: Server, ledger: Ledger) -> 
                 and found.last.flow_run_id == asked["id"]
                 and found.last
             ),
-            40,
+            seconds=40,
         )
     assert last.status == "crashed"
     assert tracking.get(project, last.run_id).status == "KILLED"

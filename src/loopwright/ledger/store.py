@@ -18,7 +18,7 @@ from loopwright.errors import Conflict, Damaged, Denied, Unavailable
 from loopwright.ledger.schema import events, states
 from loopwright.records import now
 
-__all__ = ["Event", "Ledger", "State"]
+__all__ = ["Event", "Ledger", "State", "user"]
 
 Record = TypeVar("Record")
 #: The newest migration; a ledger at another revision is migrated when it is opened.
@@ -89,7 +89,7 @@ class Ledger:
 
     def __init__(self, url: str, *, actor: str = "") -> None:
         self.url = url
-        self.actor = actor or _user()
+        self.actor = actor or user()
         self._sqlite = url.startswith("sqlite")
         self._engine = _engine(url)
         _migrate(self._engine, url)
@@ -257,7 +257,8 @@ def _state(row: Any) -> State:
     return State(row.kind, row.key, row.revision, changed, msgspec.json.decode(row.value))
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the name of this process's user, or the number where it has none, as in some containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

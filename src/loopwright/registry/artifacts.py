@@ -37,12 +37,10 @@ def local_folder(project: Project, uri: str) -> Path | None:
     """
     address = urlsplit(uri)
     if address.scheme == "mlflow-artifacts":
-        folder = project.artifacts / unquote(address.path).lstrip("/")
-    elif address.scheme in {"", "file"}:
-        folder = Path(unquote(address.path))
+        folder: Path | None = project.artifacts / unquote(address.path).lstrip("/")
     else:
-        return None
-    return folder if (folder / "MLmodel").is_file() else None
+        folder = parts.local_path(uri)
+    return folder if folder and (folder / "MLmodel").is_file() else None
 
 
 def download(project: Project, uri: str, into: Path) -> Path:

@@ -47,7 +47,7 @@ def version(project: Project, model: str, which: int | str | None = "champion") 
 
 
 def _number(project: Project, model: str, alias: str) -> int:
-    known = _aliases(rest.get_model(project, model))
+    known = rest.get_aliases(project, model)
     if alias not in known:
         hint = f"loopwright model promote {model} <version>" + (
             "" if alias == "champion" else f" --alias {alias}"
@@ -69,13 +69,9 @@ def versions(project: Project, model: str) -> list[ModelVersion]:
 def aliases(project: Project, model: str) -> dict[str, int]:
     """Return the aliases of a model and the version each names; none when it is not registered yet."""
     try:
-        return _aliases(rest.get_model(project, model))
+        return rest.get_aliases(project, model)
     except NotFound:
         return {}
-
-
-def _aliases(facts: dict[str, Any]) -> dict[str, int]:
-    return {item["alias"]: int(item["version"]) for item in facts.get("aliases", [])}
 
 
 def set_alias(project: Project, model: str, alias: str, version: int, *, follow: bool = False) -> None:
@@ -98,7 +94,7 @@ def set_alias(project: Project, model: str, alias: str, version: int, *, follow:
     ledger = Ledger.open(project)
     try:
         with watch.looking(project):
-            known = _aliases(rest.get_model(project, model))
+            known = rest.get_aliases(project, model)
             rest.set_alias(project, model, alias, version)
             watch.seen_aliases(ledger, model, known | {alias: version})
         facts: dict[str, Any] = {"alias": alias, "version": version, "previous": known.get(alias)}
@@ -120,7 +116,7 @@ def delete_alias(project: Project, model: str, alias: str) -> int:
     try:
         with watch.looking(project):
             rest.delete_alias(project, model, alias)
-            watch.seen_aliases(ledger, model, _aliases(rest.get_model(project, model)))
+            watch.seen_aliases(ledger, model, rest.get_aliases(project, model))
         ledger.append("alias.removed", model, {"alias": alias, "previous": number})
     finally:
         ledger.close()

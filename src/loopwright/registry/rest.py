@@ -19,6 +19,7 @@ __all__ = [
     "create_version",
     "delete_alias",
     "delete_version",
+    "get_aliases",
     "get_logged_model",
     "get_model",
     "get_run",
@@ -96,6 +97,11 @@ def get_model(project: Project, model: str) -> dict[str, Any]:
         raise NotFound.among("model", model, model_names(project), hint=hint) from None
     result: dict[str, Any] = found["registered_model"]
     return result
+
+
+def get_aliases(project: Project, model: str) -> dict[str, int]:
+    """Return the aliases of a registered model and the version each names; raises as `get_model`."""
+    return {item["alias"]: int(item["version"]) for item in get_model(project, model).get("aliases", [])}
 
 
 def get_version(project: Project, model: str, version: int) -> dict[str, Any]:

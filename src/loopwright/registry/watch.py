@@ -43,10 +43,7 @@ def look(project: Project, ledger: Ledger, model: str) -> int:
     """
     with looking(project):
         try:
-            aliases = {
-                item["alias"]: int(item["version"])
-                for item in rest.get_model(project, model).get("aliases", [])
-            }
+            aliases = rest.get_aliases(project, model)
         except NotFound:
             return 0
         versions = [int(item["version"]) for item in rest.search_versions(project, model)]

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
 
+from loopwright import parts
 from loopwright.config import Project
 from loopwright.errors import Conflict, Damaged, InvalidInput, LoopwrightError, NotFound, listing, nearest
 from loopwright.ledger import Ledger
@@ -165,9 +165,9 @@ def _surroundings(project: Project, artifact_uri: str) -> dict[str, Any]:
 
 def _artifact(project: Project, artifact_uri: str, name: str, into: Path) -> Path:
     """Return a file stored with a run: where it lies on this machine, or a copy below `into`."""
-    address = urlsplit(artifact_uri)
-    if address.scheme in {"", "file"}:
-        return Path(unquote(address.path)) / name
+    folder = parts.local_path(artifact_uri)
+    if folder is not None:
+        return folder / name
     return download(project, f"{artifact_uri}/{name}", into)
 
 

@@ -8,7 +8,6 @@ before or meanwhile, the run is the active one for it, in every thread that work
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import shutil
 import time
@@ -16,10 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
+from loopwright import parts
 from loopwright.config import Project
 from loopwright.errors import InvalidInput, LoopwrightError, Unavailable
+from loopwright.ledger.store import user
 from loopwright.records import DatasetRef
 from loopwright.tracking import client
 from loopwright.tracking.client import Status
@@ -137,7 +137,7 @@ class Tracked:
 
     def keep(self, files: Mapping[str, Path]) -> None:
         """Store files as artifacts under the given names; on this machine they are linked, not copied."""
-        folder = _local(self.artifact_uri)
+        folder = parts.local_path(self.artifact_uri)
         if folder is None:
             self._upload(files)
             return
@@ -181,7 +181,7 @@ def begin(project: Project, name: str, tags: Mapping[str, str]) -> Tracked:
     """
     # MLflow prints two addresses at the end of each run; the console and the command line know them.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    all_tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", **_parent(), **tags}
+    all_tags = {"mlflow.user": user(), "mlflow.source.type": "LOCAL", **_parent(), **tags}
     try:
         run_id, artifact_uri = client.create_run(project, name, all_tags)
     except Unavailable:
@@ -191,13 +191,6 @@ def begin(project: Project, name: str, tags: Mapping[str, str]) -> Tracked:
             raise
         raise Unavailable(f"MLflow does not start a run: {error}.", hint="loopwright status") from error
     return Tracked(project, run_id, artifact_uri)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a user without a name, as in some containers
-        return str(os.getuid())
 
 
 def _parent() -> dict[str, str]:
@@ -227,10 +220,3 @@ _watching = False
 def _on_import(_module: Any) -> None:
     if tracked := _waiting.get():
         tracked.push()
-
-
-def _local(uri: str) -> Path | None:
-    address = urlsplit(uri)
-    if address.scheme not in {"", "file"}:
-        return None
-    return Path(unquote(address.path))

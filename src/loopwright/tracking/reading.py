@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
 
 from loopwright import parts
 from loopwright.config import Project
@@ -162,9 +160,8 @@ def _page(project: Project, run: Run) -> str:
 
 def _artifacts(project: Project, run: Run) -> list[str]:
     """Return the files and folders directly below a run's artifacts; none where nobody can be asked for them."""
-    address = urlsplit(run.artifact_uri)
-    if address.scheme in {"", "file"}:
-        folder = Path(unquote(address.path))
+    folder = parts.local_path(run.artifact_uri)
+    if folder is not None:
         if not folder.is_dir():
             return []
         return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
