@@ -26,6 +26,7 @@ __all__ = [
     "DriftConfig",
     "GateConfig",
     "KpiConfig",
+    "LogConfig",
     "ModelConfig",
     "MonitorConfig",
     "PerformanceConfig",
@@ -35,7 +36,9 @@ __all__ = [
     "ScheduleConfig",
     "ServerConfig",
     "ServingConfig",
+    "SloConfig",
     "parse_duration",
+    "parse_rate",
 ]
 
 FILE = "loopwright.toml"
@@ -171,6 +174,27 @@ def _check_entrypoint(text: str) -> str:
     return text
 
 
+def parse_rate(text: str) -> tuple[int, float]:
+    """Read a rate such as ``"100/s"``, ``"600/m"`` or ``"10000/h"``: how many, in how many seconds.
+
+    Raises
+    ------
+    ValueError
+        The text is no whole number, a slash and one of s, m, h.
+    """
+    match = re.match(r"^\s*(\d+)\s*/\s*(s|m|min|h)\s*$", text)
+    if not match or int(match[1]) < 1:
+        raise ValueError(
+            f"{text!r} is no rate: write how many in a second, minute or hour, such as '100/s', '600/m'"
+        )
+    return int(match[1]), float(_SECONDS[match[2]])
+
+
+def _check_rate(text: str) -> str:
+    parse_rate(text)
+    return text
+
+
 def _check_database(text: str) -> str:
     if text and not re.match(r"^postgres(ql)?://[^/]*/[^/?]+", text):
         raise ValueError(
@@ -189,6 +213,7 @@ Expectation = Annotated[str, AfterValidator(_check_expectation)]
 RunParameter = Annotated[Any, AfterValidator(_check_placeholders)]
 Trigger = Annotated[str, AfterValidator(_check_trigger)]
 Entrypoint = Annotated[str, AfterValidator(_check_entrypoint)]
+Rate = Annotated[str, AfterValidator(_check_rate)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -207,6 +232,11 @@ class ServingConfig(_Section):
 
     `port` 0 takes a free one, once, and keeps it. `durability` says what an acknowledged prediction survives:
     `process` a killed process, `power` a power cut (each group is synced to the disk before the answer).
+
+    What cannot be taken is refused at once: `queue_rows` and `queue_bytes` bound what waits in one worker, `max_body`
+    one body, `body_timeout` how long it may take to arrive, `rate_limit` (such as ``"100/s"``) the requests of one key,
+    or of one address where no key is sent. `access_log` writes one JSON line for each request; `traces` is the address
+    of an OpenTelemetry collector, such as ``http://127.0.0.1:4318``.
     """
 
     host: str = "127.0.0.1"
@@ -214,6 +244,12 @@ class ServingConfig(_Section):
     workers: int = Field(default=1, ge=1, le=64)
     durability: Literal["process", "power"] = "process"
     max_body: Size = 16 * 1000**2
+    body_timeout: Duration = timedelta(seconds=60)
+    queue_rows: int = Field(default=50_000, ge=1)
+    queue_bytes: Size = 64 * 1000**2
+    rate_limit: Rate | None = None
+    access_log: bool = False
+    traces: str | None = None
 
 
 class PipelinesConfig(_Section):
@@ -260,11 +296,16 @@ class GateConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """`[model.<name>]`: which pipeline trains it and what it predicts."""
+    """`[model.<name>]`: which pipeline trains it and what it predicts.
+
+    `tolerance` is how far the answers of a compiled runtime may lie from the model's own: absolute for probabilities,
+    a share of the value or of the spread for numbers. A label never differs.
+    """
 
     pipeline: Entrypoint | None = None
     target: str
     gate: GateConfig = GateConfig()
+    tolerance: float = Field(default=1e-5, gt=0, le=0.01)
 
 
 class ReleaseConfig(_Section):
@@ -303,11 +344,38 @@ class BudgetConfig(_Section):
     accuracy_drop: float = Field(default=0.005, ge=0)
 
 
+class LogConfig(_Section):
+    """`log`: what the prediction log keeps of each row of a deployment.
+
+    `sample` is the share of predictions that are logged, chosen by their ids. Fields in `drop` are not kept; of those
+    in `hash` only a keyed hash is, which is equal for equal values. `entity` can be named in both.
+    """
+
+    sample: float = Field(default=1.0, ge=0, le=1)
+    drop: tuple[str, ...] = ()
+    hash: tuple[str, ...] = ()
+
+
+class SloConfig(_Section):
+    """`slo`: what an online deployment promises its callers, over a sliding `window`.
+
+    At least a share `share` of the requests is answered within `latency`, and at least a share `availability` without
+    an error of the server (a status of 500 or above). What may be missed of each is its error budget.
+    """
+
+    latency: Duration = timedelta(milliseconds=100)
+    share: float = Field(default=0.99, gt=0, lt=1)
+    availability: float = Field(default=0.999, gt=0, lt=1)
+    window: Duration = timedelta(days=28)
+
+
 class DeploymentConfig(_Section):
     """`[deployment.<name>]`: one model, deployed in one mode.
 
     `entity` names the input field that identifies a user or device, for the sticky assignment to variants; without
     it each request is its own entity. `key` names the column that identifies a row of a batch source or a message.
+    Online: a request waits at most `timeout` for its answer, and a model that nobody asked for `unload_after` gives
+    back its memory until the next request.
     """
 
     model: str
@@ -320,6 +388,10 @@ class DeploymentConfig(_Section):
     key: str | None = None
     target: Literal["onnx", "web", "litert"] = "onnx"
     budget: BudgetConfig = BudgetConfig()
+    log: LogConfig = LogConfig()
+    slo: SloConfig | None = None
+    timeout: Duration = timedelta(seconds=30)
+    unload_after: Duration | None = None
 
     @pydantic.model_validator(mode="after")
     def _complete(self) -> Self:

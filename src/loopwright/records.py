@@ -78,13 +78,15 @@ class Signature:
     """What a model takes and gives.
 
     `classes` holds the class labels in the order of the probability columns, and is empty for a regression.
-    `target` is the name of the column the model predicts, as it is called in the training data.
+    `target` is the name of the column the model predicts, as it is called in the training data. `outputs` names what
+    a model with several outputs gives for each row, such as three quantiles or two targets; it is empty for all others.
     """
 
     inputs: tuple[Column, ...]
     task: Task
     target: str = "target"
     classes: tuple[Scalar, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -183,11 +185,16 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One model version inside a deployment, with the share of entities it gets (0 to 1)."""
+    """One model version inside a deployment, with the share of entities it gets (0 to 1).
+
+    A `shadow` answers nobody: it scores the same rows after the answer went out, and its predictions are logged apart
+    under the same ids. Its weight is 0.
+    """
 
     name: str
     version: int
     weight: float = 1.0
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

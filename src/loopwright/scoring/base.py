@@ -28,8 +28,9 @@ GOLDEN = "golden.parquet"
 class Scores:
     """The answers for n rows.
 
-    `prediction` has shape (n,): class labels of their own type, or numbers. `probability` has shape (n, k), its
-    columns in the order of `Signature.classes`, or is None where the model gives none.
+    `prediction` has shape (n,): class labels of their own type, or numbers; (n, m) for a model with m
+    `Signature.outputs`. `probability` has shape (n, k), its columns in the order of `Signature.classes`, or is None
+    where the model gives none; a model with several outputs gives none.
     """
 
     prediction: NDArray[Any]
