@@ -21,6 +21,7 @@ from loopwright.errors import Conflict, Damaged, LoopwrightError, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids, PredictionLog, Predictions
 from loopwright.records import Deployment, Signature
+from loopwright.registry.blocks import Blocks
 from loopwright.scoring import Scorer
 
 __all__ = ["Predictor"]
@@ -244,8 +245,10 @@ class Predictor:
         ids: list[str] | None = None,
         at_us: int | NDArray[np.int64] | None = None,
         request_ids: list[str] | None = None,
+        traces: list[str] | None = None,
         received: Sequence[float] | float | None = None,
         route: Route | None = None,
+        places: Sequence[int | None] | None = None,
         log: bool = True,
     ) -> Answers:
         """Answer rows; they are in the prediction log when this returns.
@@ -260,13 +263,16 @@ class Predictor:
             The prediction ids, from `Ids`; else new ones are issued.
         at_us
             When the predictions are made, in microseconds since 1970 UTC, for all rows or for each; else now.
-        request_ids
-            The callers' own ids, empty where there is none.
+        request_ids, traces
+            The callers' own ids, and the traces their requests belong to, empty where there is none.
         received
             When the rows arrived, in seconds of `time.monotonic`, for all rows or for each; else now. The latency
             counts from there.
         route
             What to answer with, where the rows were checked against an earlier `route`; else the present one.
+        places
+            Which variant must answer each row, as `Route.named` gives it; None where its entity decides. The
+            propensity of a row whose caller chose is 1: nothing was left to chance.
         log
             False leaves the prediction log alone: for comparisons, and for rows that are in it already; never for a
             new answer.
@@ -280,62 +286,46 @@ class Predictor:
         """
         started = time.monotonic()
         route = route or self._serving()
-        n = len(next(iter(columns.values())))
+        n = columns.rows if isinstance(columns, Blocks) else len(next(iter(columns.values())))
         moment = time.time_ns() // 1000 if at_us is None else at_us
+        raw: bytes | None = None
         if ids is None:
-            ids = self._ids.new(n, int(moment if isinstance(moment, int) else time.time_ns() // 1000))
-        if entities is None:
-            entities = ids
-        who = [entity or one for entity, one in zip(entities, ids, strict=True)]
-        answers, parts = self._score(route, columns, who, ids)
+            ids, raw = self._ids.issue(n, moment if isinstance(moment, int) else time.time_ns() // 1000)
+        if len(route.split.variants) == 1 and places is None:
+            answers, parts = _all_by_one(route, columns, ids)
+        else:
+            answers, parts = _by_several(route, columns, entities, ids, places)
+        scored = time.monotonic()
+        answers.score_s = scored - started
         if not log:
             return answers
-        latency = (time.monotonic() - np.asarray(started if received is None else received)) * 1000.0
+        arrived = started if received is None else received
+        latency: Any = (
+            (scored - arrived) * 1000.0
+            if isinstance(arrived, float)
+            else (scored - np.asarray(arrived)) * 1000.0
+        )
+        only = answers.variants[0] if answers.places is None else None
         rows = Predictions(
             prediction_id=ids,
-            at_us=_each(moment, n, np.int64),
-            version=answers.version,
-            variant=answers.variant,
-            propensity=answers.propensity,
-            entity=who,
-            latency_ms=_each(latency, n, np.float32),
+            at_us=moment,
+            version=only.version if only else answers.version,
+            variant=only.name if only else answers.variant,
+            propensity=answers.propensities
+            if isinstance(answers.propensities, float)
+            else answers.propensity,
+            entity=None if entities is None else [entity or "" for entity in entities],
+            latency_ms=latency,
             inputs=columns,
             prediction=answers.prediction,
             probability=answers.probability,
             request_id=request_ids,
+            trace=traces,
+            raw_id=raw,
         )
         self._append(route, rows, parts)
+        answers.log_s = time.monotonic() - scored
         return answers
-
-    def _score(
-        self, route: Route, columns: Mapping[str, NDArray[Any]], who: list[str], ids: list[str]
-    ) -> tuple[Answers, list[Part]]:
-        """Score each variant's rows and put the answers back in the order of the rows."""
-        split, n = route.split, len(ids)
-        if len(split.variants) == 1:
-            own = columns if route.same else adapt(columns, route.signatures[0].inputs)
-            part = Part(0, None, own, route.in_split[0].scorer.score(own))
-            only = split.variants[0]
-            version, names = np.full(n, only.version, np.int32), [only.name] * n
-            probability = part.scores.probability if route.same else widened(part.scores, route, 0)
-            made = part.scores.prediction, probability
-            answers = Answers(
-                route.deployment.model, route.classes, ids, *made, version, names, np.full(n, 1.0)
-            )
-            return answers, [part]
-        index = [split.place(entity) for entity in who]
-        places = np.array(index, np.intp)
-        parts = []
-        for place in sorted(set(index)):
-            at = np.flatnonzero(places == place)
-            own = columns if route.same else adapt(columns, route.signatures[place].inputs)
-            own = {name: values[at] for name, values in own.items()}
-            parts.append(Part(place, at, own, route.in_split[place].scorer.score(own)))
-        version = np.array([split.variants[place].version for place in index], np.int32)
-        names = [split.variants[place].name for place in index]
-        propensity = np.array([split.propensities[place] for place in index])
-        made = merged(parts, route, n)
-        return Answers(route.deployment.model, route.classes, ids, *made, version, names, propensity), parts
 
     def _append(self, route: Route, rows: Predictions, parts: list[Part]) -> None:
         """Append the rows to the log: together, or by variant where their signatures differ."""
@@ -343,7 +333,7 @@ class Predictor:
             return
         log = self._logs[route.deployment.model]
         alike = {part.scores.probability is None for part in parts}
-        if route.same and len(alike) == 1:
+        if all(route.same[part.place] for part in parts) and len(alike) == 1:
             log.append(rows, route.signature)
             return
         for part in parts:
@@ -367,6 +357,69 @@ class Predictor:
                 log.close()
 
 
-def _each(value: Any, n: int, dtype: Any) -> NDArray[Any]:
-    """Return one value for all rows, or one for each, as an array of shape (n,)."""
-    return np.full(n, value, dtype) if np.ndim(value) == 0 else np.asarray(value, dtype)
+def _columns(route: Route, place: int, columns: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+    """Return the columns that a variant takes, of those that callers send."""
+    return columns if route.same[place] else adapt(columns, route.signatures[place].inputs)
+
+
+def _all_by_one(
+    route: Route, columns: Mapping[str, NDArray[Any]], ids: list[str]
+) -> tuple[Answers, list[Part]]:
+    """Let the only variant answer."""
+    own = _columns(route, 0, columns)
+    part = Part(0, None, own, route.scorers[0].score(own))
+    probability = part.scores.probability if route.same[0] else widened(part.scores, route, 0)
+    answers = Answers(
+        route.deployment.model,
+        route.classes,
+        ids,
+        part.scores.prediction,
+        probability,
+        route.variants,
+        outputs=route.signature.outputs,
+    )
+    return answers, [part]
+
+
+def _by_several(
+    route: Route,
+    columns: Mapping[str, NDArray[Any]],
+    entities: Sequence[str | None] | None,
+    ids: list[str],
+    places: Sequence[int | None] | None,
+) -> tuple[Answers, list[Part]]:
+    """Score each variant's rows and put the answers back in the order of the rows."""
+    split, n = route.split, len(ids)
+    who = ids if entities is None else [entity or one for entity, one in zip(entities, ids, strict=True)]
+    wanted = [None] * n if places is None else places
+    index = [
+        split.place(entity) if place is None else place for entity, place in zip(who, wanted, strict=True)
+    ]
+    at_place = np.array(index, np.intp)
+    parts = []
+    for place in sorted(set(index)):
+        at = np.flatnonzero(at_place == place)
+        taken: Mapping[str, NDArray[Any]]
+        if len(at) == n:
+            taken = columns
+        elif isinstance(columns, Blocks):
+            taken = columns.take(at)
+        else:
+            taken = {name: values[at] for name, values in columns.items()}
+        own = _columns(route, place, taken)
+        parts.append(Part(place, at, own, route.scorers[place].score(own)))
+    propensities = [
+        split.propensities[place] if asked is None else 1.0
+        for place, asked in zip(index, wanted, strict=True)
+    ]
+    answers = Answers(
+        route.deployment.model,
+        route.classes,
+        ids,
+        *merged(parts, route, n),
+        route.variants,
+        places=index,
+        propensities=propensities,
+        outputs=route.signature.outputs,
+    )
+    return answers, parts

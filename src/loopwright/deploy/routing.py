@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loopwright.errors import InvalidInput, listing
+from loopwright.errors import InvalidInput, NotFound, listing, nearest
 from loopwright.records import Column, Deployment, Scalar, Signature, Variant
 from loopwright.registry.columns import DTYPES
 from loopwright.scoring import Scorer
@@ -47,9 +47,8 @@ class Split:
 
     def __init__(self, deployment: Deployment) -> None:
         wrong = [variant for variant in deployment.variants if not 0 <= variant.weight < float("inf")]
-        self.variants: tuple[Variant, ...] = tuple(
-            sorted((variant for variant in deployment.variants if variant.weight > 0), key=lambda v: v.name)
-        )
+        answering = (variant for variant in deployment.variants if variant.weight > 0 and not variant.shadow)
+        self.variants: tuple[Variant, ...] = tuple(sorted(answering, key=lambda v: v.name))
         if wrong or not self.variants:
             weights = listing(f"{variant.name}={variant.weight}" for variant in deployment.variants)
             raise InvalidInput(
@@ -120,16 +119,29 @@ class Route:
         The state that is served.
     loaded
         The scorers by version, one for each variant.
+
+    Attributes
+    ----------
+    variants
+        All variants: first those that share the rows, in the order of `split`, then those that get rows only when a
+        caller asks for them by name, then the shadows. A variant's index here is its *place*.
+    shadows
+        The places of the shadows.
     """
 
     def __init__(self, deployment: Deployment, loaded: Mapping[int, Loaded]) -> None:
         self.deployment = deployment
         self.loaded = dict(loaded)
         self.split = Split(deployment)
-        self.in_split = tuple(self.loaded[variant.version] for variant in self.split.variants)
+        shadows = tuple(variant for variant in deployment.variants if variant.shadow)
+        others = (v for v in deployment.variants if v.weight <= 0 and not v.shadow)
+        self.variants = (*self.split.variants, *others, *shadows)
+        self.shadows = tuple(range(len(self.variants) - len(shadows), len(self.variants)))
+        self.scorers = tuple(self.loaded[variant.version].scorer for variant in self.variants)
         self.signature = self.loaded[leading(deployment).version].scorer.signature
-        self.signatures = tuple(one.scorer.signature for one in self.in_split)
-        self.same = all(signature == self.signature for signature in self.signatures)
+        self.signatures = tuple(scorer.signature for scorer in self.scorers)
+        #: Whether a variant takes exactly what callers send, by place.
+        self.same = tuple(signature == self.signature for signature in self.signatures)
         self.classes = _union(self.signature, *self.signatures)
 
     @property
@@ -137,11 +149,32 @@ class Route:
         """The version of each variant."""
         return {variant.name: variant.version for variant in self.deployment.variants}
 
+    def named(self, variant: str) -> int:
+        """Return the place of the variant that a caller asks for: its name, or the number of its version.
+
+        Raises
+        ------
+        NotFound
+            The deployment has no such variant that answers.
+        """
+        answering = self.variants[: len(self.variants) - len(self.shadows)]
+        for place, one in enumerate(answering):
+            if variant in (one.name, str(one.version)):
+                return place
+        known = [f"{one.name} (version {one.version})" for one in answering]
+        close = nearest(variant, [one.name for one in answering])
+        raise NotFound(
+            f"The deployment {self.deployment.name!r} has no variant {variant[:64]!r}.",
+            valid=f"{f'Did you mean {close!r}? ' if close else ''}Known: {listing(known)}.",
+            hint=f"loopwright deployment show {self.deployment.name}",
+        )
+
 
 def leading(deployment: Deployment) -> Variant:
     """Return the variant called champion, else the one with the largest weight."""
-    named = [variant for variant in deployment.variants if variant.name == "champion"]
-    return named[0] if named else max(deployment.variants, key=lambda variant: variant.weight)
+    answering = [variant for variant in deployment.variants if not variant.shadow]
+    named = [variant for variant in answering if variant.name == "champion"]
+    return named[0] if named else max(answering, key=lambda variant: variant.weight)
 
 
 def _union(*signatures: Signature) -> tuple[Scalar, ...]:
@@ -157,6 +190,8 @@ def incompatible(champion: Signature, other: Signature) -> str:
     """
     if champion.task is not other.task:
         return f"it is a {other.task}, the champion is a {champion.task}"
+    if len(champion.outputs) != len(other.outputs):
+        return f"it gives {len(other.outputs) or 1} outputs a row, the champion {len(champion.outputs) or 1}"
     known = {column.name: column for column in champion.inputs}
     for column in other.inputs:
         own = known.get(column.name)

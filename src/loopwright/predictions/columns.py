@@ -15,7 +15,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["booleans", "constant", "fixed_lists", "lists", "numbers", "rows_of", "strings", "values_of"]
+__all__ = [
+    "StringBuffers",
+    "booleans",
+    "constant",
+    "numbers",
+    "rows_of",
+    "string_buffers",
+    "strings",
+    "values_of",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,25 +52,36 @@ def booleans(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> 
     return pa.Array.from_buffers(pa.bool_(), len(values), [valid, pa.py_buffer(bits)], nulls)
 
 
-def strings(values: Sequence[Any]) -> Any:
-    """Return a string Arrow array; None and NaN are null, other values are written as text."""
-    missing = None
+#: Validity (empty where nothing is missing), offsets, data.
+StringBuffers = tuple[bytes, NDArray[np.int32], bytes]
+
+
+def string_buffers(values: Sequence[Any]) -> tuple[StringBuffers, int]:
+    """Return the buffers of a string array, and how many are missing; as for `strings`."""
+    valid, nulls = b"", 0
     try:
         joined = "".join(values)
     except TypeError:
         missing = np.fromiter((value is None or value != value for value in values), np.bool_, len(values))
+        nulls = int(np.count_nonzero(missing))
+        if nulls:
+            valid = np.packbits(~missing, bitorder="little").tobytes()
         values = ["" if gone else str(value) for value, gone in zip(values, missing, strict=True)]
         joined = "".join(values)
     if joined.isascii():
         data = joined.encode("ascii")
-        lengths = [len(value) for value in values]
     else:
         # A lone surrogate, which JSON can carry, has no UTF-8 form; one must not make a whole log unreadable.
-        parts = [value.encode("utf-8", "replace") for value in values]
-        data, lengths = b"".join(parts), [len(part) for part in parts]
-    offsets = np.fromiter(accumulate(lengths, initial=0), np.int32, len(values) + 1)
-    valid, nulls = _validity(missing)
-    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(data)]
+        values = [value.encode("utf-8", "replace") for value in values]
+        data = b"".join(values)
+    offsets = np.fromiter(accumulate(map(len, values), initial=0), np.int32, len(values) + 1)
+    return (valid, offsets, data), nulls
+
+
+def strings(values: Sequence[Any]) -> Any:
+    """Return a string Arrow array; None and NaN are null, other values are written as text."""
+    (valid, offsets, data), nulls = string_buffers(values)
+    buffers = [pa.py_buffer(valid) if nulls else None, pa.py_buffer(offsets), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.string(), len(values), buffers, nulls)
 
 
@@ -72,26 +92,6 @@ def constant(value: str, n: int) -> Any:
         np.arange(0, len(data) * n + 1, len(data), dtype=np.int32) if data else np.zeros(n + 1, np.int32)
     )
     return pa.Array.from_buffers(pa.string(), n, [None, pa.py_buffer(offsets), pa.py_buffer(data * n)], 0)
-
-
-def lists(matrix: NDArray[np.float64] | None, n: int) -> Any:
-    """Return one list of doubles per row of `matrix`, shape (n, k); `n` nulls when there is no matrix."""
-    width = matrix.shape[1] if matrix is not None else 0
-    offsets = np.arange(0, n * width + 1, width, dtype=np.int32) if width else np.zeros(n + 1, np.int32)
-    flat = np.ascontiguousarray(matrix, np.float64).ravel() if matrix is not None else np.zeros(0)
-    valid, nulls = _validity(np.ones(n, np.bool_)) if matrix is None else (None, 0)
-    items = numbers(flat, pa.float64())
-    return pa.Array.from_buffers(
-        pa.list_(pa.float64()), n, [valid, pa.py_buffer(offsets)], nulls, children=[items]
-    )
-
-
-def fixed_lists(matrix: NDArray[Any], kind: Any) -> Any:
-    """Return one list of fixed length per row of `matrix`, shape (n, k), k >= 1."""
-    n, width = matrix.shape
-    return pa.Array.from_buffers(
-        pa.list_(kind, width), n, [None], 0, children=[numbers(matrix.ravel(), kind)]
-    )
 
 
 def values_of(array: Any, dtype: Any) -> NDArray[Any]:

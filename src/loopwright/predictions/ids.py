@@ -3,6 +3,9 @@
 An id is 32 lowercase hexadecimal digits: 12 of time, 12 that make it unique, and 8 of a keyed hash over the first 24.
 The keyed hash lets a label be refused at once when its id was never issued by this project; it is a guard against
 mix-ups and typing errors, not a secret to build permissions on.
+
+One keyed hash of 64 bytes, over the first 23 digits, holds those of sixteen ids that differ in the 24th, which chooses
+four of its bytes: ids that are issued together cost a sixteenth of a hash each.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import hmac
 import os
 import secrets
 import threading
+
+import numpy as np
 
 from loopwright.config import Project
 from loopwright.errors import Damaged, Denied, NotFound
@@ -25,6 +30,7 @@ HOLDOUT_DIGITS = "0123"
 KEY_BYTES = 32
 _HEX = frozenset("0123456789abcdef")
 _UNIQUE = 1 << 48
+_TIME = (1 << 48) - 1
 
 
 class Ids:
@@ -49,7 +55,7 @@ class Ids:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._mac = hashlib.blake2s(key=key, digest_size=4)
+        self._mac = hashlib.blake2b(key=key, digest_size=64)
         self._lock = threading.Lock()
         self._pid = 0
         self._next = 0
@@ -69,14 +75,32 @@ class Ids:
 
     def new(self, n: int, at_us: int) -> list[str]:
         """Return `n` new ids for predictions made at `at_us`, in microseconds since 1970 UTC (>= 0)."""
+        return self.issue(n, at_us)[0]
+
+    def issue(self, n: int, at_us: int) -> tuple[list[str], bytes]:
+        """Return `n` new ids as `new` does, n >= 1, and the same ids as 16 bytes each."""
         with self._lock:
             if self._pid != os.getpid():
                 # Also after a fork, so that parent and child do not issue the same ids.
                 self._pid, self._next = os.getpid(), secrets.randbelow(_UNIQUE)
+            if self._next + n > _UNIQUE:
+                self._next = 0
             first = self._next
             self._next += n
-        time = f"{at_us // 1000:012x}"
-        return [self._signed(f"{time}{(first + number) % _UNIQUE:012x}") for number in range(n)]
+        time = at_us // 1000
+        if n == 1:
+            one = self._signed(f"{time:012x}{first:012x}")
+            return [one], bytes.fromhex(one)
+        blocks = range(first >> 4, ((first + n - 1) >> 4) + 1)
+        hashes = b"".join([self._hash(f"{time:012x}{block:011x}") for block in blocks])
+        counters = np.arange(first, first + n, dtype=np.uint64)
+        words = np.empty((n, 2), ">u8")
+        words[:, 0] = np.uint64((time & _TIME) << 16) | (counters >> np.uint64(32))
+        tags = np.frombuffer(hashes, ">u4")[first & 15 :][:n]
+        words[:, 1] = (counters << np.uint64(32)) | tags
+        raw = words.tobytes()
+        text = raw.hex()
+        return [text[at : at + 32] for at in range(0, 32 * n, 32)], raw
 
     def derive(self, *parts: str) -> str:
         """Return the id that always belongs to these parts, such as a batch source and the key of a row.
@@ -105,10 +129,14 @@ class Ids:
         """Return when an id from `new` was issued, in microseconds since 1970 UTC, cut to the millisecond."""
         return int(prediction_id[:12], 16) * 1000
 
-    def _signed(self, body: str) -> str:
+    def _hash(self, start: str) -> bytes:
         mac = self._mac.copy()
-        mac.update(body.encode("ascii"))
-        return body + mac.hexdigest()
+        mac.update(start.encode("ascii"))
+        return mac.digest()
+
+    def _signed(self, body: str) -> str:
+        place = 4 * int(body[23], 16)
+        return body + self._hash(body[:23])[place : place + 4].hex()
 
 
 def _key(project: Project) -> bytes:

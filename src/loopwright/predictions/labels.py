@@ -88,7 +88,8 @@ class LabelLog:
             columns.numbers(at, TIME),
             columns.numbers(received, TIME),
         ]
-        self._log.append("labels", pa.RecordBatch.from_arrays(arrays, schema=LABELS))
+        batch = pa.RecordBatch.from_arrays(arrays, schema=LABELS)
+        self._log.append("labels", LABELS, batch.serialize(), len(labels))
 
     def maintain(self) -> None:
         """Seal what is full or old enough; call it about once a second. Raises `Unavailable` on a full disk."""

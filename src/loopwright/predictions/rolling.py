@@ -65,8 +65,19 @@ class RollingLog:
         self._uncatalogued: deque[Segment] = deque()
         self._closed = False
 
-    def append(self, kind: str, batch: Any) -> None:
-        """Append a batch to the tail of its kind; a kind is a text that is equal for equal schemas.
+    def append(self, kind: str, schema: Any, body: Any, rows: int) -> None:
+        """Append a batch to the tail of its kind.
+
+        Parameters
+        ----------
+        kind
+            A text that is equal for equal schemas.
+        schema
+            The batch's.
+        body
+            The batch as a message of an Arrow IPC stream.
+        rows
+            How many rows it has.
 
         Raises
         ------
@@ -76,9 +87,9 @@ class RollingLog:
         with self._append_lock:
             if self._closed:
                 raise Unavailable(f"The log {self._folder.root} is closed.", hint="open a new one")
-            tail = self._tails.get(kind) or self._open(kind, batch.schema)
+            tail = self._tails.get(kind) or self._open(kind, schema)
             try:
-                tail.append(batch)
+                tail.append(body, rows)
             finally:
                 if self._is_full(tail):
                     self._full.append(self._tails.pop(kind))

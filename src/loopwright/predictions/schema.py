@@ -1,14 +1,15 @@
 """The columns of the prediction log: the table people query, and the narrower layout of an open tail.
 
-The table has one column per input. An open tail keeps all numeric inputs of one kind in a single column of
-fixed-length lists, because a record batch costs about 50 bytes and 4 microseconds per column, whatever it holds: for
-one row of 64 inputs that is most of its size and time. A tail's schema carries the names, so that it can be read
-without the model.
+The table has one column per input. An open tail has six to nine columns whatever the model takes, because each column
+of a record batch costs bytes and microseconds even for one row: numbers that every row has lie side by side in one
+fixed-width column, all texts in one list, and the numeric inputs of one kind in another. A tail's schema carries the
+names, so that it can be read without the model.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from loopwright.errors import SchemaMismatch, listing
 from loopwright.predictions import columns
-from loopwright.predictions.rows import Predictions
+from loopwright.predictions.ipc import BatchWriter
+from loopwright.predictions.rows import Predictions, matrix_of
 from loopwright.records import Signature, Task
 
 __all__ = ["BASE", "INPUT", "TIME", "Layout", "prediction_kind", "table_schema"]
@@ -38,6 +40,7 @@ BASE: tuple[tuple[str, Any], ...] = (
     ("propensity", pa.float64()),
     ("entity", pa.string()),
     ("request_id", pa.string()),
+    ("trace", pa.string()),
     ("latency_ms", pa.float32()),
 )
 _INPUT_TYPES = {
@@ -63,10 +66,19 @@ _BLOCK_TYPES = {"float64": pa.float64(), "float32": pa.float32(), "int64": pa.in
 #: Stands for a missing value in the int64 block; NumPy's "not a time" is the same number.
 MISSING = np.iinfo(np.int64).min
 _METADATA = b"loopwright"
+_HEX = frozenset("0123456789abcdef")
+#: What every row has, as it lies in a tail: the id's 16 bytes, the moment in microseconds, propensity, version, latency.
+_HEAD = np.dtype(
+    [("id", "V16"), ("at", "<i8"), ("propensity", "<f8"), ("version", "<i4"), ("latency", "<f4")]
+)
+_ONE_HEAD = struct.Struct("<16sqdif").pack
+#: Between variant, request id, trace and entity, which lie in one text; a row without the last three is its variant.
+_SEPARATOR = "\x1f"
+_NUMPY = {"bool": np.uint8, "int64": np.int64, "double": np.float64}
 
 
 def prediction_kind(signature: Signature) -> str:
-    """Return how predictions are stored: ``bool``, ``int64``, ``double`` or ``string``."""
+    """Return how predictions are stored: ``bool``, ``int64``, ``double`` or ``string``; of each of several outputs."""
     if signature.task is Task.regression:
         return "double"
     kinds = {type(label) for label in signature.classes}
@@ -77,10 +89,23 @@ def prediction_kind(signature: Signature) -> str:
     return "double" if kinds and kinds <= {int, float} else "string"
 
 
-def table_schema(inputs: tuple[tuple[str, str], ...] = (), prediction: str = "double") -> Any:
-    """Return the Arrow schema of the table, for inputs as (name, signature type), without the label's columns."""
+def table_schema(
+    inputs: tuple[tuple[str, str], ...] = (), prediction: str = "double", outputs: int = 0
+) -> Any:
+    """Return the Arrow schema of the table without the label's columns.
+
+    Parameters
+    ----------
+    inputs
+        Name and signature type of each.
+    prediction
+        What `prediction_kind` says.
+    outputs
+        How many a row's prediction has; 0 where it is one value and no list.
+    """
     fields = [*BASE, *((INPUT + name, _INPUT_TYPES[kind]) for name, kind in inputs)]
-    fields += [("prediction", _PREDICTION_TYPES[prediction]), ("probability", pa.list_(pa.float64()))]
+    kind = _PREDICTION_TYPES[prediction]
+    fields += [("prediction", pa.list_(kind) if outputs else kind), ("probability", pa.list_(pa.float64()))]
     return pa.schema(fields)
 
 
@@ -88,19 +113,21 @@ def table_schema(inputs: tuple[tuple[str, str], ...] = (), prediction: str = "do
 class Layout:
     """How the rows of one deployment and one signature lie in a tail, and how they become table rows.
 
-    `inputs` are (name, signature type) in the model's order; `prediction` is what `prediction_kind` says.
+    `inputs` are (name, signature type) in the model's order; `prediction` is what `prediction_kind` says, for each of
+    `outputs` values where a row has several.
     """
 
     deployment: str
     model: str
     inputs: tuple[tuple[str, str], ...]
     prediction: str
+    outputs: int = 0
 
     @classmethod
     def of(cls, deployment: str, model: str, signature: Signature) -> Layout:
         """Return the layout for a signature."""
         inputs = tuple((column.name, column.type) for column in signature.inputs)
-        return cls(deployment, model, inputs, prediction_kind(signature))
+        return cls(deployment, model, inputs, prediction_kind(signature), len(signature.outputs))
 
     @classmethod
     def read(cls, schema: Any) -> Layout | None:
@@ -114,21 +141,21 @@ class Layout:
     @cached_property
     def table_schema(self) -> Any:
         """The schema of the rows as people query them."""
-        return table_schema(self.inputs, self.prediction)
+        return table_schema(self.inputs, self.prediction, self.outputs)
 
     @cached_property
-    def blocks(self) -> dict[str, list[str]]:
+    def blocks(self) -> dict[str, tuple[str, ...]]:
         """The numeric inputs by block, in order."""
         found: dict[str, list[str]] = {}
         for name, kind in self.inputs:
             if kind != "string":
                 found.setdefault(_BLOCK[kind], []).append(name)
-        return found
+        return {block: tuple(names) for block, names in found.items()}
 
     @cached_property
-    def texts(self) -> list[str]:
+    def texts(self) -> tuple[str, ...]:
         """The string inputs, in order."""
-        return [name for name, kind in self.inputs if kind == "string"]
+        return tuple(name for name, kind in self.inputs if kind == "string")
 
     @cached_property
     def key(self) -> str:
@@ -136,19 +163,28 @@ class Layout:
         return json.dumps(asdict(self))
 
     @cached_property
+    def _width(self) -> int:
+        """How many texts a row has: the first says who answered whom, then the inputs, then what was predicted."""
+        predicted = max(self.outputs, 1) if self.prediction == "string" else 0
+        return 1 + len(self.texts) + predicted
+
+    @cached_property
     def tail_schema(self) -> Any:
         """The schema of the tail."""
-        fields = [(name, kind) for name, kind in BASE if name not in {"deployment", "model"}]
+        fields = [("head", pa.binary(_HEAD.itemsize)), ("text", pa.list_(pa.string(), self._width))]
         fields += [(block, pa.list_(_BLOCK_TYPES[block], len(names))) for block, names in self.blocks.items()]
-        fields += [(INPUT + name, pa.string()) for name in self.texts]
-        fields += [
-            ("prediction", _PREDICTION_TYPES[self.prediction]),
-            ("probability", pa.list_(pa.float64())),
-        ]
+        if self.prediction != "string":
+            kind = pa.uint8() if self.prediction == "bool" else _PREDICTION_TYPES[self.prediction]
+            fields.append(("prediction", pa.list_(kind, self.outputs) if self.outputs else kind))
+        fields.append(("probability", pa.list_(pa.float64())))
         return pa.schema(fields, metadata={_METADATA: self.key.encode()})
 
-    def encode(self, rows: Predictions) -> Any:
-        """Return rows as one record batch of the tail.
+    @cached_property
+    def _writer(self) -> BatchWriter:
+        return BatchWriter(self.tail_schema)
+
+    def encode(self, rows: Predictions) -> bytes:
+        """Return rows as one record batch of the tail, as it is appended to the stream.
 
         Raises
         ------
@@ -156,52 +192,196 @@ class Layout:
             A column is not as long as the others, or an input holds values of another type.
         """
         n = len(rows.prediction_id)
-        arrays = [
-            columns.strings(rows.prediction_id),
-            columns.numbers(_exact(rows.at_us, np.int64, "at_us", n), TIME),
-            columns.numbers(_exact(rows.version, np.int32, "version", n), pa.int32()),
-            columns.strings(_long(rows.variant, "variant", n)),
-            columns.numbers(_exact(rows.propensity, np.float64, "propensity", n), pa.float64()),
-            columns.strings(_long(rows.entity, "entity", n)),
-            columns.strings(
-                [None] * n if rows.request_id is None else _long(rows.request_id, "request_id", n)
-            ),
-            columns.numbers(_exact(rows.latency_ms, np.float32, "latency_ms", n), pa.float32()),
-        ]
+        texts, nulls = self._texts(rows, n)
+        valid, offsets, data = texts
+        nodes: list[int] = [n, 0, n, 0, n * self._width, nulls]
+        buffers: list[Any] = [b"", _head(rows, n), b"", valid, offsets, data]
         for block, names in self.blocks.items():
-            arrays.append(columns.fixed_lists(_block(rows, names, block, n), _BLOCK_TYPES[block]))
-        for name in self.texts:
-            given = rows.inputs.get(name)
-            arrays.append(columns.strings([None] * n if given is None else _long(given, name, n).tolist()))
-        arrays.append(self._prediction(rows, n))
-        arrays.append(columns.lists(_probability(rows, n), n))
-        return pa.RecordBatch.from_arrays(arrays, schema=self.tail_schema)
+            nodes += (n, 0, n * len(names), 0)
+            buffers += (b"", b"", _block(rows, names, block, n))
+        if self.prediction != "string":
+            values = _long(rows.prediction, "prediction", n)
+            values = np.ascontiguousarray(_exact(values, _NUMPY[self.prediction], "prediction", n))
+            if self.outputs:
+                _check_outputs(values, self.outputs)
+                nodes += (n, 0)
+                buffers.append(b"")
+            nodes += (values.size, 0)
+            buffers += (b"", values)
+        matrix = _probability(rows, n)
+        if matrix is None:
+            nodes += (n, n, 0, 0)
+            buffers += (bytes((n + 7) // 8), np.zeros(n + 1, np.int32), b"", b"")
+        else:
+            width = matrix.shape[1]
+            nodes += (n, 0, matrix.size, 0)
+            offsets = np.arange(n + 1, dtype=np.int32) * np.int32(width)
+            buffers += (b"", offsets, b"", np.ascontiguousarray(matrix))
+        return self._writer.write(n, nodes, buffers)
 
-    def _prediction(self, rows: Predictions, n: int) -> Any:
-        values = _long(rows.prediction, "prediction", n)
-        if self.prediction == "string":
-            return columns.strings(values.tolist())
-        if self.prediction == "bool":
-            return columns.booleans(_exact(values, np.bool_, "prediction", n))
-        dtype = np.int64 if self.prediction == "int64" else np.float64
-        return columns.numbers(_exact(values, dtype, "prediction", n), _PREDICTION_TYPES[self.prediction])
+    def _texts(self, rows: Predictions, n: int) -> tuple[columns.StringBuffers, int]:
+        """Return all texts of all rows, those of a row side by side, and how many are missing."""
+        meta, width = _meta(rows, n), self._width
+        if width == 1:
+            found = meta
+        else:
+            found = [None] * (n * width)
+            found[::width] = meta
+            inputs = rows.inputs
+            block = matrix_of(inputs, self.texts) if self.texts else None
+            if block is not None:
+                for place in range(block.shape[1]):
+                    found[1 + place :: width] = block[:, place].tolist()
+            else:
+                for place, name in enumerate(self.texts):
+                    given = inputs.get(name)
+                    if given is not None:
+                        found[1 + place :: width] = _long(given, name, n).tolist()
+            if self.prediction == "string":
+                values = np.asarray(_long(rows.prediction, "prediction", n))
+                first = 1 + len(self.texts)
+                if self.outputs:
+                    _check_outputs(values, self.outputs)
+                    for place in range(self.outputs):
+                        found[first + place :: width] = values[:, place].tolist()
+                else:
+                    found[first::width] = values.tolist()
+        return columns.string_buffers(found)
 
     def expand(self, batch: Any) -> Any:
         """Return a record batch of the tail as a record batch of the table."""
         n = batch.num_rows
+        head = np.frombuffer(batch.column("head").buffers()[1], _HEAD)
+        head = head[batch.column("head").offset :][:n]
+        texts = batch.column("text").flatten()
         made = {
+            "at": columns.numbers(head["at"], TIME),
             "deployment": columns.constant(self.deployment, n),
             "model": columns.constant(self.model, n),
+            "version": columns.numbers(head["version"], pa.int32()),
+            "propensity": columns.numbers(head["propensity"], pa.float64()),
+            "latency_ms": columns.numbers(head["latency"], pa.float32()),
         }
+        ids = _hex(head["id"].tobytes())
+        made |= _named(self._text(texts, 0, n).to_pylist(), ids)
+        for place, name in enumerate(self.texts, 1):
+            made[INPUT + name] = self._text(texts, place, n)
         kinds = dict(self.inputs)
         for block, names in self.blocks.items():
             flat = columns.values_of(batch.column(block).flatten(), block)
             matrix = flat.reshape(n, len(names))
             for position, name in enumerate(names):
                 made[INPUT + name] = _input(matrix[:, position], kinds[name])
+        made["prediction"] = self._predicted(batch, texts, n)
         schema = self.table_schema
         arrays = [made[name] if name in made else batch.column(name) for name in schema.names]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _text(self, texts: Any, place: int, n: int) -> Any:
+        """Return the texts at one place of each row."""
+        at = np.arange(place, n * self._width, self._width, dtype=np.int64)
+        return texts.take(columns.numbers(at, pa.int64()))
+
+    def _predicted(self, batch: Any, texts: Any, n: int) -> Any:
+        kind = _PREDICTION_TYPES[self.prediction]
+        if self.prediction == "string":
+            first = 1 + len(self.texts)
+            if not self.outputs:
+                return self._text(texts, first, n)
+            at = np.arange(n)[:, None] * self._width + np.arange(first, first + self.outputs)
+            flat = texts.take(columns.numbers(at.ravel().astype(np.int64), pa.int64()))
+        else:
+            flat = batch.column("prediction")
+            if self.outputs:
+                flat = flat.flatten()
+            if self.prediction == "bool":
+                flat = columns.booleans(columns.values_of(flat, np.uint8) > 0)
+        if not self.outputs:
+            return flat
+        offsets = np.arange(n + 1, dtype=np.int32) * np.int32(self.outputs)
+        return pa.Array.from_buffers(pa.list_(kind), n, [None, pa.py_buffer(offsets)], 0, children=[flat])
+
+
+def _head(rows: Predictions, n: int) -> Any:
+    """Return what every row has as the bytes of a fixed-width column."""
+    raw = rows.raw_id if rows.raw_id is not None else _raw(rows.prediction_id)
+    if n == 1:
+        one = (rows.at_us, rows.propensity, rows.version, rows.latency_ms)
+        at, propensity, version, latency = (_single(value, n) for value in one)
+        return _ONE_HEAD(raw, int(at), propensity, int(version), latency)
+    head = np.empty(n, _HEAD)
+    head["id"] = np.frombuffer(raw, "V16")
+    head["at"] = _exact(rows.at_us, np.int64, "at_us", n)
+    head["propensity"] = _exact(rows.propensity, np.float64, "propensity", n)
+    head["version"] = _exact(rows.version, np.int32, "version", n)
+    head["latency"] = _exact(rows.latency_ms, np.float32, "latency_ms", n)
+    return head
+
+
+def _single(value: Any, n: int) -> Any:
+    return value if isinstance(value, int | float) else _long(value, "a column", n)[0]
+
+
+def _raw(ids: list[str]) -> bytes:
+    text = "".join(ids)
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    if len(raw) != 16 * len(ids) or any(len(one) != 32 for one in ids):
+        wrong = next((one for one in ids if len(one) != 32 or not _HEX.issuperset(one)), "")
+        raise SchemaMismatch(
+            f"{wrong[:64]!r} is no prediction id.",
+            valid="An id is 32 hexadecimal digits, from `Ids`.",
+            field="prediction_id",
+        )
+    return raw
+
+
+def _hex(raw: bytes) -> list[str]:
+    text = raw.hex()
+    return [text[at : at + 32] for at in range(0, len(text), 32)]
+
+
+def _meta(rows: Predictions, n: int) -> list[Any]:
+    """Return variant, request id, trace and entity of each row as one text."""
+    variants = [rows.variant] * n if isinstance(rows.variant, str) else _long(rows.variant, "variant", n)
+    entities = None if rows.entity is None else _long(rows.entity, "entity", n)
+    if entities is None and rows.request_id is None and rows.trace is None:
+        return list(variants)
+    nothing = [""] * n
+    requests = nothing if rows.request_id is None else _plain(rows.request_id, "request_id", n)
+    traces = nothing if rows.trace is None else _plain(rows.trace, "trace", n)
+    return [
+        f"{variant}{_SEPARATOR}{request}{_SEPARATOR}{trace}{_SEPARATOR}{entity}"
+        for variant, request, trace, entity in zip(
+            variants, requests, traces, nothing if entities is None else entities, strict=True
+        )
+    ]
+
+
+def _plain(values: Any, name: str, n: int) -> list[str]:
+    return [(value or "").replace(_SEPARATOR, "?") for value in _long(values, name, n)]
+
+
+def _named(meta: list[str], ids: list[str]) -> dict[str, Any]:
+    """Return the columns that `_meta` put into one text; a row that is about nobody else is its own entity."""
+    parts = [one.split(_SEPARATOR, 3) if _SEPARATOR in one else (one, "", "", "") for one in meta]
+    variant, request, trace, entity = zip(*parts, strict=True) if parts else ((), (), (), ())
+    return {
+        "prediction_id": columns.strings(ids),
+        "variant": columns.strings(variant),
+        "request_id": columns.strings([one or None for one in request]),
+        "trace": columns.strings([one or None for one in trace]),
+        "entity": columns.strings([who or one for who, one in zip(entity, ids, strict=True)]),
+    }
+
+
+def _check_outputs(values: NDArray[Any], outputs: int) -> None:
+    if values.ndim != 2 or values.shape[1] != outputs:
+        raise SchemaMismatch(
+            f"prediction has the shape {values.shape}.", valid=f"It is (rows, {outputs}).", field="prediction"
+        )
 
 
 def _input(values: NDArray[Any], kind: str) -> Any:
@@ -218,6 +398,8 @@ def _input(values: NDArray[Any], kind: str) -> Any:
 
 def _long(values: Any, name: str, n: int) -> Any:
     """Return `values` when it has `n` entries; NumPy would silently repeat a single one."""
+    if isinstance(values, int | float):
+        return values
     if len(values) != n:
         raise SchemaMismatch(f"{name} has {len(values)} values for {n} predictions.", field=name)
     return values
@@ -241,8 +423,11 @@ def _probability(rows: Predictions, n: int) -> NDArray[np.float64] | None:
     return matrix
 
 
-def _block(rows: Predictions, names: list[str], block: str, n: int) -> NDArray[Any]:
+def _block(rows: Predictions, names: tuple[str, ...], block: str, n: int) -> NDArray[Any]:
     """Gather the inputs of one block as a matrix (n, inputs); an input that was not given is missing."""
+    whole = matrix_of(rows.inputs, names)
+    if whole is not None and whole.dtype == block and whole.flags.c_contiguous and len(whole) == n:
+        return whole
     found = [rows.inputs.get(name) for name in names]
     together = _together(found, block, n)
     if together is not None:

@@ -214,7 +214,8 @@ class View:
 
     def _join(self, selection: Selection) -> None:
         found = self.columns("logged")
-        base = [name for name, _ in BASE]
+        # Segments of an earlier release may lack a column that all have today.
+        base = [name for name, _ in BASE if name in found]
         names = [*base, *(name for name in found if name not in {*base, *_LAST}), *_LAST]
         actual = _ACTUAL.get(found["prediction"], _ACTUAL["VARCHAR"])
         self._execute(f"create view selected as select * from logged where {selection.where}")

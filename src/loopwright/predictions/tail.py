@@ -71,8 +71,8 @@ class Tail:
         if synced:
             sync_folder(folder.open)
 
-    def append(self, batch: Any) -> None:
-        """Append one record batch and return when it is durable.
+    def append(self, body: Any, rows: int) -> None:
+        """Append one record batch, written as a message of the stream, and return when it is durable.
 
         Raises
         ------
@@ -80,9 +80,8 @@ class Tail:
             The disk does not take it. Nothing of the batch is kept: what was written of it is cut off again, and
             where even that fails the tail is `broken`: it is read up to its last whole batch and never appended to.
         """
-        body: Any = batch.serialize()
         if not self.size_bytes:
-            body = self._head + body.to_pybytes()
+            body = self._head + bytes(body)
         try:
             _write(self.descriptor, body)
             if self._synced:
@@ -90,13 +89,13 @@ class Tail:
         except OSError as error:
             self._cut()
             raise Unavailable(
-                f"{len(batch)} rows could not be written to {self.path}: {error.strerror}.",
+                f"{rows} rows could not be written to {self.path}: {error.strerror}.",
                 valid="Nothing of them was kept.",
                 hint=f"df -h {self.path.parent}",
                 path=str(self.path),
             ) from error
         self.size_bytes += len(memoryview(body))
-        self.rows += len(batch)
+        self.rows += rows
 
     def _cut(self) -> None:
         try:

@@ -197,7 +197,7 @@ def test_versions_with_other_inputs_are_put_together_by_name(project: Project) -
         {"input_petal": 4.0, "input_weight": None, "prediction": 1.0},
         {"input_petal": 0.5, "input_weight": 2.0, "prediction": 2.0},
     ]
-    assert table.schema.names[10:] == [
+    assert table.schema.names[11:] == [
         "input_petal",
         "input_weight",
         "prediction",
