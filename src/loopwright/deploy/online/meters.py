@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -279,6 +280,7 @@ class Meters:
         self.worker = worker
         self.facts: dict[str, int] = {}
         self._started = time.time()
+        self._saving = threading.Lock()
         self._meters: dict[str, Meter] = {}
 
     def of(self, deployment: str) -> Meter:
@@ -292,14 +294,13 @@ class Meters:
 
     def snapshot(self) -> Snapshot:
         """Return a copy of all numbers as they are now, of one moment."""
-        # Encoding calls no Python code, so no other thread counts meanwhile.
-        taken = Snapshot(
-            self.worker, os.getpid(), self._started, time.time(), list(self._meters.values()), self.facts
-        )
-        return msgspec.msgpack.decode(msgspec.msgpack.encode(taken), type=Snapshot, strict=False)
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(self._taken()), type=Snapshot)
 
-    def save(self, project: Project) -> None:
-        """Write the numbers where `read` finds them; call about once a second, and once more at the end.
+    def save(self, project: Project) -> Snapshot:
+        """Write the numbers where `read` finds them and return them as they were written.
+
+        Call it about once a second, and once more at the end. What is shown to a scraper must have been saved before:
+        the next scrape may reach another worker, which reads the file, and no counter may seem to go backwards.
 
         Raises
         ------
@@ -307,15 +308,20 @@ class Meters:
             The disk is full, or the folder cannot be written to.
         """
         folder = _folder(project)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{quote(self.worker, safe='')}.json"
-        temporary = folder / f".{path.name}.{os.getpid()}"
-        taken = Snapshot(
-            self.worker, os.getpid(), self._started, time.time(), list(self._meters.values()), self.facts
-        )
-        temporary.write_bytes(msgspec.json.encode(taken))
-        # At once or not at all, for whoever reads meanwhile.
-        temporary.replace(path)
+        with self._saving:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{quote(self.worker, safe='')}.json"
+            temporary = folder / f".{path.name}.{os.getpid()}"
+            written = msgspec.json.encode(self._taken())
+            temporary.write_bytes(written)
+            # At once or not at all, for whoever reads meanwhile.
+            temporary.replace(path)
+        return msgspec.json.decode(written, type=Snapshot)
+
+    def _taken(self) -> Snapshot:
+        """Return the live numbers. Encoding them calls no Python code, so that no other thread counts meanwhile."""
+        meters = list(self._meters.values())
+        return Snapshot(self.worker, os.getpid(), self._started, time.time(), meters, self.facts)
 
 
 def _folder(project: Project) -> Path:
