@@ -39,6 +39,7 @@ for _path, _name, _group, _help in (
     ("dataset:app", "dataset", _USE, "Look at datasets and compare them."),
     ("model:app", "model", _USE, "Register, list and promote model versions."),
     ("deployment:app", "deployment", _USE, "Start, look at and roll back deployments."),
+    ("key:app", "key", _USE, "Make and revoke the API keys of online deployments."),
     ("release:app", "release", _USE, "Replace a champion: gate, canary, verdict."),
     ("stream:app", "stream", _USE, "Send to and read from the channels of stream deployments."),
     ("edge:app", "edge", _USE, "Bundle a model for a device and verify a bundle."),
