@@ -37,7 +37,9 @@ ANSWER = {
 ARROW = "application/vnd.apache.arrow.stream"
 REFUSED = (503, {"error": {"code": "unavailable", "message": "The queue is full."}}, {"retry-after": "0"})
 #: What a server does with one request: a status, a body and headers; or it hangs up, or sleeps first.
-Turn = tuple[int, Any, dict[str, str]] | str
+Turn = tuple[int, Any, dict[str, str]]
+HANG_UP: Turn = (0, "hang up", {})
+SLEEP: Turn = (0, "sleep", {})
 
 
 class Server:
@@ -66,13 +68,13 @@ class Server:
                     )
                 )
                 turn = outer.turns.pop(0) if outer.turns else (200, ANSWER, {})
-                if turn == "hang up":
+                if turn is HANG_UP:
                     self.close_connection = True
                     return
-                if turn == "sleep":
+                if turn is SLEEP:
                     time.sleep(3)
                     turn = (200, ANSWER, {})
-                status, found, headers = turn  # type: ignore[misc]
+                status, found, headers = turn
                 raw = found if isinstance(found, bytes) else json.dumps(found).encode()
                 with suppress(OSError):
                     self.send_response(status)
@@ -183,7 +185,7 @@ def test_other_refusals_are_raised_at_once(server: Server, case: str) -> None:
 
 def test_a_prediction_that_may_have_been_made_is_not_asked_for_again(server: Server) -> None:
     """A connection that breaks after the request went out is an error that says so, after one request."""
-    server.turns = ["hang up"] * 2
+    server.turns = [HANG_UP] * 2
     for found in in_both(server.url, "predict", "api", {"x": 1}):
         assert isinstance(found, Unavailable)
         assert "not known" in found.valid
@@ -192,7 +194,7 @@ def test_a_prediction_that_may_have_been_made_is_not_asked_for_again(server: Ser
 
 def test_a_question_that_changes_nothing_is_asked_again(server: Server) -> None:
     """Reading the deployments survives a broken connection."""
-    server.turns = ["hang up", (200, [{"name": "api"}], {})] * 2
+    server.turns = [HANG_UP, (200, [{"name": "api"}], {})] * 2
     assert in_both(server.url, "deployments") == [[{"name": "api"}]] * 2
     assert len(server.got) == 4
 
@@ -225,7 +227,7 @@ def test_a_server_that_starts_late_is_reached() -> None:
 
 def test_a_slow_answer_is_not_asked_for_twice(server: Server) -> None:
     """What takes longer than the caller waits is an error after one request; the server is told the limit."""
-    server.turns = ["sleep"] * 2
+    server.turns = [SLEEP] * 2
     found = in_both(server.url, "predict", "api", {"x": 1}, timeout_ms=100)
     assert [type(one) for one in found] == [Unavailable, Unavailable]
     assert [headers["x-timeout-ms"] for _, headers, _ in server.got] == ["100", "100"]
@@ -234,7 +236,10 @@ def test_a_slow_answer_is_not_asked_for_twice(server: Server) -> None:
 def test_large_tables_go_as_arrow_and_small_ones_as_json(server: Server) -> None:
     """More than 100 rows of pandas, polars and Arrow are one Arrow stream with the same content; 100 are JSON."""
     answers = {"predictions": [ANSWER]}
-    columns = {"x": [float(number) for number in range(101)], "name": ["ä", None, "c"] * 33 + ["d", "e"]}
+    columns: dict[str, list[Any]] = {
+        "x": [float(number) for number in range(101)],
+        "name": ["ä", None, "c"] * 33 + ["d", "e"],
+    }
     arrow = pa.table(columns)
     arrow = arrow.set_column(0, "x", pa.array([None, *columns["x"][1:]]))
     for table in (arrow, arrow.to_pandas(), pl.from_arrow(arrow)):

@@ -79,17 +79,17 @@ def _seen(column: Column, seen: ColumnProfile) -> str:
 
 
 def prediction(one: Described) -> Schema:
-    """Return the schema of a prediction: one of the classes, a number, or a list of what several outputs give."""
+    """Return the schema of a prediction: one of the classes, a number, or what several outputs give by name."""
     single = _classes(one.classes) if one.signature.task is Task.classification else _NUMBER
     if not one.signature.outputs:
         return single
-    count = len(one.signature.outputs)
+    names = list(one.signature.outputs)
     return {
-        "type": "array",
-        "items": single,
-        "minItems": count,
-        "maxItems": count,
-        "description": f"In this order: {', '.join(one.signature.outputs)}.",
+        "type": "object",
+        "properties": dict.fromkeys(names, single),
+        "required": names,
+        "additionalProperties": False,
+        "description": "By output.",
     }
 
 
