@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loopwright.config import Config, Project
     from loopwright.deploy.online.client import Client, label
+    from loopwright.deploy.online.client_async import AsyncClient
     from loopwright.lineage import dataset, labelled, plain, trace
     from loopwright.pipelines import pipeline, step
     from loopwright.records import ModelVersion, Signature
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "Config",
     "ModelVersion",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncClient": "loopwright.deploy.online.client_async",
     "Client": "loopwright.deploy.online.client",
     "Config": "loopwright.config",
     "ModelVersion": "loopwright.records",

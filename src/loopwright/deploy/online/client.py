@@ -6,17 +6,16 @@ import atexit
 import contextlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import msgspec
-import numpy as np
+import httpx
 
-from loopwright import errors, parts
 from loopwright.config import Project
-from loopwright.errors import InvalidInput, LoopwrightError, Unavailable
+from loopwright.deploy.online import client_core as core
+from loopwright.errors import LoopwrightError
 from loopwright.records import Label, Scalar
 
 if TYPE_CHECKING:
@@ -24,28 +23,35 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "label"]
 
-_BY_CODE = {
-    kind.code: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, LoopwrightError)
-}
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+T = TypeVar("T")
 
 
 class Client:
     """A connection to the serving workers of a project. Safe to share between threads.
+
+    Connections stay open and are used again, so make one client and keep it. `AsyncClient` is the same for asyncio.
+
+    A prediction is never made twice unseen. A request is sent again only when nothing was done with it: no
+    connection could be made, or the server refused it with 429 or 503 and said by Retry-After when to come back.
+    A connection that breaks after the request went out is an error, because the prediction may have been made.
 
     Parameters
     ----------
     url
         Their address; by default that of the project around the working folder.
     timeout_s
-        Seconds to wait for an answer.
+        Seconds to wait for an answer, repeated tries included.
+    api_key
+        Who asks, for the server's rate limit; by default the environment's ``LOOPWRIGHT_API_KEY``.
+    retries
+        How often a request that was refused is sent again, at most; 0 for never.
 
     Raises
     ------
     Unavailable
         No address is given, and the project's serving workers are not running.
+    InvalidInput
+        The key cannot be sent as a header.
 
     Examples
     --------
@@ -55,13 +61,12 @@ class Client:
     ...     client.label(answer["prediction_id"], "bruno")
     """
 
-    def __init__(self, url: str | None = None, *, timeout_s: float = 30.0) -> None:
-        import httpx
-
-        self.url = (url or parts.url(Project.find(), "serving")).rstrip("/")
-        # A proxy that is configured for the internet must not get what is sent to this machine.
-        local = urlsplit(self.url).hostname in _LOOPBACK
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=not local)
+    def __init__(
+        self, url: str | None = None, *, timeout_s: float = 30.0, api_key: str | None = None, retries: int = 3
+    ) -> None:
+        self._settings = core.Settings(url, timeout_s, api_key, retries)
+        self.url = self._settings.url
+        self._http = httpx.Client(**self._settings.http())
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +78,16 @@ class Client:
         """Close the connection."""
         self._http.close()
 
-    def predict(self, deployment: str, rows: Any, *, entity: str | None = None) -> Any:
+    def predict(
+        self,
+        deployment: str,
+        rows: Any,
+        *,
+        entity: str | None = None,
+        variant: str | None = None,
+        timeout_ms: int | None = None,
+        request_id: str | None = None,
+    ) -> Any:
         """Ask for the predictions of one record, a list of records, or a table.
 
         Parameters
@@ -82,9 +96,15 @@ class Client:
             An online deployment.
         rows
             A mapping for one row; a list of mappings, or a pandas, polars or Arrow table, for many. NaN, None and
-            NaT are missing.
+            NaT are missing. A table of more than 100 rows is sent as an Arrow stream, all else as JSON.
         entity
             Who the rows are about; the same entity stays with the same variant.
+        variant
+            Ask this variant, whoever the entity is: for tests.
+        timeout_ms
+            Milliseconds after which the answer is of no use, 1 or more; by default the deployment's `timeout`.
+        request_id
+            The caller's own id, at most 256 bytes; it is logged with the predictions.
 
         Returns
         -------
@@ -96,92 +116,49 @@ class Client:
         ------
         LoopwrightError
             The error the server answered with, as the class it has there.
+        Unavailable
+            Nothing answers, or not in time.
+        InvalidInput
+            The rows or a header cannot be sent as they are.
         """
-        body = _records(rows)
-        answer = self._post(f"/predict/{quote(deployment, safe='')}", body, entity)
-        return answer["predictions"] if isinstance(body, list) else answer
+        return self._run(
+            core.predicting(
+                deployment, rows, entity=entity, variant=variant, timeout_ms=timeout_ms, request_id=request_id
+            )
+        )
 
     def label(self, prediction_id: str, actual: Scalar) -> None:
         """Hand in what turned out to be true for one prediction."""
-        self._post("/labels", {"prediction_id": prediction_id, "actual": actual})
+        self._run(core.labelling({"prediction_id": prediction_id, "actual": actual}))
 
     def labels(self, pairs: Sequence[tuple[str, Scalar]]) -> int:
         """Hand in many labels at once, all or none; return how many were accepted."""
-        body = [{"prediction_id": one, "actual": actual} for one, actual in pairs]
-        return int(self._post("/labels", body)["accepted"]) if body else 0
+        body = core.pairs(pairs)
+        return self._run(core.labelling(body)) if body else 0
 
-    def _post(self, path: str, body: Any, entity: str | None = None) -> Any:
-        import httpx
+    def deployments(self) -> list[dict[str, Any]]:
+        """Return what is served: name, model, state, variants with versions and weights, and the signature."""
+        return self._run(core.listing())
 
-        headers = {"content-type": "application/json"}
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        if entity:
-            raw.append((b"x-entity", entity.encode()))
+    def ready(self) -> bool:
+        """Whether the workers answer and everything that was started is loaded; asks once and does not wait."""
         try:
-            content = msgspec.json.encode(body, enc_hook=_plain)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(
-                f"The rows cannot be sent: {error}.", valid="Values are JSON values."
-            ) from error
-        try:
-            answer = self._http.post(path, content=content, headers=raw)
-        except httpx.TransportError as error:
-            raise Unavailable(
-                f"{self.url} does not answer: {str(error) or type(error).__name__}.", hint="loopwright up"
-            ) from error
-        try:
-            found = msgspec.json.decode(answer.content)
-        except msgspec.DecodeError:
-            found = None
-        if answer.is_success and found is not None:
-            return found
-        raise _error(self.url, answer.status_code, found)
+            return self._http.get("/ready").is_success
+        except httpx.TransportError:
+            return False
 
-
-def _error(url: str, status: int, body: Any) -> LoopwrightError:
-    """Return what the server raised; whatever else answers at the address is said to do so."""
-    facts = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(facts, dict) or "message" not in facts:
-        return Unavailable(
-            f"{url} answered {status}, but not as a serving worker does.", hint="loopwright status"
-        )
-    known = {key: value for key, value in facts.items() if key not in {"code", "message", "valid", "hint"}}
-    kind = _BY_CODE.get(facts.get("code", ""), LoopwrightError)
-    return kind(facts["message"], valid=facts.get("valid", ""), hint=facts.get("hint", ""), **known)
-
-
-def _records(rows: Any) -> Any:
-    """Return rows as a dictionary or a list of them."""
-    if isinstance(rows, Mapping):
-        return dict(rows)
-    for name, arguments in (("to_pylist", {}), ("to_dicts", {}), ("to_dict", {"orient": "records"})):
-        if hasattr(rows, name):
-            return [_present(row) for row in getattr(rows, name)(**arguments)]
-    return [dict(row) if isinstance(row, Mapping) else row for row in rows]
-
-
-def _present(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table's row with None for what is missing: of NaN, NaT and NA, JSON knows only null."""
-    return {name: None if _missing(value) else value for name, value in row.items()}
-
-
-def _missing(value: Any) -> bool:
-    try:
-        return bool(value != value)
-    except TypeError:
-        # pandas.NA is neither equal nor unequal to anything.
-        return True
-
-
-def _plain(value: Any) -> Any:
-    """Return NumPy's and pandas' values as Python's own."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if hasattr(value, "to_pydatetime"):
-        return value.to_pydatetime()
-    raise TypeError(f"{value!r} is a {type(value).__name__}")
+    def _run(self, call: core.Call[T]) -> T:
+        tries = core.Tries(self._settings, call)
+        while True:
+            try:
+                answer = self._http.request(**self._settings.request(call))
+            except httpx.TransportError as error:
+                wait: float | None = tries.failed(error)
+            else:
+                wait = tries.refused(answer)
+                if wait is None:
+                    return self._settings.read(call, answer)
+            time.sleep(wait or 0.0)
 
 
 _lock = threading.Lock()
