@@ -5,7 +5,17 @@ and the prediction log are the same everywhere.
 """
 
 from loopwright.deploy.answers import Answers
-from loopwright.deploy.lifecycle import champion_of, current, publish, rollback, start
+from loopwright.deploy.lifecycle import (
+    champion_of,
+    current,
+    publish,
+    rollback,
+    shadow,
+    shadows_beside,
+    split,
+    start,
+    stop_shadow,
+)
 from loopwright.deploy.predictor import Predictor
 from loopwright.deploy.routing import Route, assign
 
@@ -18,5 +28,9 @@ __all__ = [
     "current",
     "publish",
     "rollback",
+    "shadow",
+    "shadows_beside",
+    "split",
     "start",
+    "stop_shadow",
 ]

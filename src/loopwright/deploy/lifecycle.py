@@ -1,19 +1,34 @@
-"""The state of a deployment: what it serves, and putting versions into service or back."""
+"""The state of a deployment: what it serves, and putting versions into service, beside the others, or back."""
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
+from collections.abc import Callable, Mapping
 
 from loopwright import registry, scoring
 from loopwright.config import Project
-from loopwright.deploy.routing import Split, leading
+from loopwright.deploy.routing import Split, incompatible, leading
 from loopwright.errors import Conflict, InvalidInput, NotFound, Unavailable, listing
 from loopwright.ledger import Event, Ledger
-from loopwright.records import Deployment, Variant
+from loopwright.records import Deployment, Mode, Signature, Variant, now
 
-__all__ = ["champion_of", "current", "publish", "rollback", "start"]
+__all__ = [
+    "champion_of",
+    "current",
+    "publish",
+    "rollback",
+    "shadow",
+    "shadows_beside",
+    "split",
+    "start",
+    "stop_shadow",
+]
 
 CHAMPION = "champion"
+SHADOW = "shadow"
+#: How often a change by hand is tried again when somebody else changed the deployment meanwhile.
+CHANGE_TRIES = 3
 #: How many changes `rollback` looks back over. A release makes about six.
 CHANGES = 1000
 
@@ -60,22 +75,31 @@ def publish(
     Raises
     ------
     InvalidInput
-        The variants have the same name twice, or weights that do not sum to 1.
+        Two variants have the same name, a shadow has a weight, a weight is negative, or those of the others do not sum
+        to 1.
     Conflict
         The state is not at the revision `expect`.
     """
-    names = [variant.name for variant in deployment.variants]
-    weights = [variant.weight for variant in deployment.variants]
-    if len(set(names)) != len(names) or abs(sum(weights) - 1.0) > 1e-6:
-        facts = listing(f"{variant.name}={variant.weight}" for variant in deployment.variants)
-        raise InvalidInput(
-            f"The variants of deployment {deployment.name!r} cannot be served: {facts}.",
-            valid="Each has a name of its own, and the weights sum to 1.",
-        )
-    Split(deployment)
+    _check(deployment)
     return ledger.put(
         "deployment", deployment.name, deployment, expect=expect, event="deployment.changed", cause=cause
     )
+
+
+def _check(deployment: Deployment) -> None:
+    names = [variant.name for variant in deployment.variants]
+    answering = sum(variant.weight for variant in deployment.variants if not variant.shadow)
+    weighty = any(variant.shadow and variant.weight for variant in deployment.variants)
+    if len(set(names)) != len(names) or weighty or not abs(answering - 1.0) <= 1e-6:
+        facts = listing(
+            f"{variant.name}={variant.weight:g}{' (shadow)' if variant.shadow else ''}"
+            for variant in deployment.variants
+        )
+        raise InvalidInput(
+            f"The variants of deployment {deployment.name!r} cannot be served: {facts}.",
+            valid="Each has a name of its own, a shadow has the weight 0, and the weights of the others sum to 1.",
+        )
+    Split(deployment)
 
 
 def start(project: Project, name: str, version: int | None = None) -> Deployment:
@@ -103,10 +127,202 @@ def start(project: Project, name: str, version: int | None = None) -> Deployment
     """
     model = project.deployment(name).model
     chosen = _resolve(project, model, version)
-    scorer = scoring.load(scoring.prepare(project, model, chosen))
-    scorer.verify()
-    scorer.close()
+    _proven(project, model, chosen)
     return _serve(project, name, chosen)
+
+
+def _proven(project: Project, model: str, version: int) -> Signature:
+    """Prepare, load and verify a version, and return what it takes and gives."""
+    scorer = scoring.load(scoring.prepare(project, model, version))
+    try:
+        scorer.verify()
+        return scorer.signature
+    finally:
+        scorer.close()
+
+
+def shadow(project: Project, name: str, version: int) -> Deployment:
+    """Let a version score the same rows beside those that answer, or in place of the present shadow.
+
+    It answers nobody, and cannot delay or fail a request. Its predictions are in the view `shadows` of the prediction
+    log, under the ids of the answers. It stays through starts, releases and rollbacks until it is stopped or its version
+    becomes the champion itself.
+
+    Raises
+    ------
+    NotFound
+        No such deployment or version, or the deployment was never started.
+    InvalidInput
+        The deployment is not online.
+    Conflict
+        The version answers already, or cannot take the rows that the champion takes; or somebody else changed the
+        deployment at the same moment.
+    Damaged, Unavailable
+        As for `start`.
+    """
+    config = project.deployment(name)
+    if config.mode is not Mode.online:
+        raise InvalidInput(
+            f"The deployment {name!r} is in mode {config.mode}.", valid="Only an online one has shadows."
+        )
+
+    def changed(served: Deployment) -> tuple[Variant, ...]:
+        others = tuple(variant for variant in served.variants if not variant.shadow)
+        for variant in others:
+            if variant.version == version and variant.weight:
+                raise Conflict(f"{served.model}/{version} answers in {name!r} already, as {variant.name}.")
+        _fits(project, served, version)
+        return (*others, Variant(SHADOW, version, 0.0, shadow=True))
+
+    return _change(project, name, changed, release=True)
+
+
+def stop_shadow(project: Project, name: str) -> Deployment:
+    """Take the shadow away; what it predicted stays in the log.
+
+    Raises
+    ------
+    NotFound
+        No such deployment, or it was never started.
+    Conflict
+        It has no shadow, or somebody else changed it at the same moment.
+    """
+
+    def changed(served: Deployment) -> tuple[Variant, ...]:
+        others = tuple(variant for variant in served.variants if not variant.shadow)
+        if len(others) == len(served.variants):
+            raise Conflict(
+                f"The deployment {name!r} has no shadow.",
+                hint=f"loopwright deployment shadow {name} --version <version>",
+            )
+        return others
+
+    return _change(project, name, changed, release=True)
+
+
+def split(project: Project, name: str, shares: Mapping[str, tuple[int | None, float]]) -> Deployment:
+    """Give variants their shares of the entities by hand; the shadow stays.
+
+    An entity keeps its variant as far as the shares let it: the salt stays. A release that is under way sees the
+    change and ends.
+
+    Parameters
+    ----------
+    project, name
+        A declared deployment that was started, of any mode but edge.
+    shares
+        By variant: the version, None for the one that this variant has now, and the weight, 0 to 1, together 1. One of
+        them is called ``champion`` and keeps its version.
+
+    Raises
+    ------
+    NotFound
+        No such deployment or version, it was never started, or a variant without a version is not there.
+    InvalidInput
+        No champion, a champion of another version, or weights that do not sum to 1; or an edge deployment.
+    Conflict
+        A version cannot take the rows that the champion takes; or somebody else changed the deployment.
+    Damaged, Unavailable
+        As for `start`.
+    """
+    if project.deployment(name).mode is Mode.edge:
+        raise InvalidInput(f"The deployment {name!r} is on devices, which have one model each.")
+
+    def changed(served: Deployment) -> tuple[Variant, ...]:
+        champion = leading(served)
+        made = tuple(_variant(served, each, *share) for each, share in shares.items())
+        named = [variant for variant in made if variant.name == CHAMPION]
+        if not named or named[0].version != champion.version:
+            facts = listing(f"{variant.name}:{variant.version}={variant.weight:g}" for variant in made)
+            raise InvalidInput(
+                f"In {facts} the champion is not {served.model}/{champion.version}, which it is now.",
+                valid=f"One variant is called {CHAMPION!r} and keeps its version.",
+                hint=f"loopwright deployment start {name} --version <version>   (makes another one champion)",
+            )
+        # The champion comes first, as everywhere, and the shadow last.
+        others = [variant for variant in made if variant.name != CHAMPION]
+        made = (*named, *others, *(variant for variant in served.variants if variant.shadow))
+        _check(dataclasses.replace(served, variants=made))
+        for variant in others:
+            _fits(project, served, variant.version)
+        return made
+
+    return _change(project, name, changed)
+
+
+def _variant(served: Deployment, name: str, version: int | None, weight: float) -> Variant:
+    known = {variant.name: variant for variant in served.variants if not variant.shadow}
+    if version is None:
+        if name not in known:
+            raise NotFound.among(
+                "variant", name, known, hint=f"write its version: {name}:<version>={weight:g}"
+            )
+        version = known[name].version
+    return Variant(name, version, weight)
+
+
+def _fits(project: Project, served: Deployment, version: int) -> None:
+    """Prove a version, and that it can take every row the champion can."""
+    champion = leading(served).version
+    own = _proven(project, served.model, version)
+    theirs = scoring.read_manifest(scoring.prepare(project, served.model, champion)).signature
+    if reason := incompatible(theirs, own):
+        raise Conflict(
+            f"{served.model}/{version} cannot stand beside version {champion}: {reason}.",
+            hint=f"loopwright deployment start {served.name} --version {version}",
+        )
+
+
+def _change(
+    project: Project,
+    name: str,
+    changed: Callable[[Deployment], tuple[Variant, ...]],
+    *,
+    release: bool = False,
+) -> Deployment:
+    """Publish other variants of what is served now; with `release` in the name of the release that is under way."""
+    ledger, tries = Ledger.open(project), CHANGE_TRIES
+    try:
+        while True:
+            current(ledger, name)
+            state = ledger.get("deployment", name)
+            assert state is not None
+            before = state.read(Deployment)
+            made = dataclasses.replace(
+                before,
+                variants=changed(before),
+                salt=before.salt or secrets.token_hex(8),
+                release=before.release if release else "",
+                changed=now(),
+            )
+            tries -= 1
+            try:
+                publish(ledger, made, expect=state.revision)
+            except Conflict:
+                # Proving a version can take minutes, in which a release takes its next step.
+                if not tries:
+                    raise
+            else:
+                return made
+    finally:
+        ledger.close()
+
+
+def shadows_beside(before: Deployment | None, model: str, champion: int | None = None) -> tuple[Variant, ...]:
+    """Return the shadows that stay when a deployment's answering variants change, to be put behind those.
+
+    Parameters
+    ----------
+    before
+        What was served, None when it was never started.
+    model
+        The model served from now on: a version of another model is no shadow of it.
+    champion
+        The version that answers alone from now on, where one does: beside itself it would say nothing.
+    """
+    if before is None or before.model != model:
+        return ()
+    return tuple(variant for variant in before.variants if variant.shadow and variant.version != champion)
 
 
 def rollback(project: Project, name: str) -> Deployment:
@@ -124,9 +340,9 @@ def rollback(project: Project, name: str) -> Deployment:
     config = project.deployment(name)
     ledger = Ledger.open(project)
     try:
-        now = current(ledger, name)
-        champion = leading(now)
-        if sum(variant.weight > 0 for variant in now.variants) > 1:
+        served = current(ledger, name)
+        champion = leading(served)
+        if any(variant.weight > 0 and variant.name != champion.name for variant in served.variants):
             return _serve(project, name, champion.version)
         changes = [event.read(Deployment) for event in _changes(ledger, name)]
     finally:
@@ -150,14 +366,14 @@ def _changes(ledger: Ledger, name: str) -> list[Event]:
 
 
 def _serve(project: Project, name: str, version: int) -> Deployment:
-    """Publish one version as the only variant, and move the alias to it."""
+    """Publish one version as the only one that answers, and move the alias to it."""
     config = project.deployment(name)
     ledger = Ledger.open(project)
     try:
         seen = ledger.get("deployment", name)
-        made = Deployment(
-            name, config.model, config.mode, (Variant(CHAMPION, version),), salt=secrets.token_hex(8)
-        )
+        beside = shadows_beside(seen.read(Deployment) if seen else None, config.model, version)
+        variants = (Variant(CHAMPION, version), *beside)
+        made = Deployment(name, config.model, config.mode, variants, salt=secrets.token_hex(8))
         publish(ledger, made, expect=seen.revision if seen else 0)
     finally:
         ledger.close()

@@ -117,7 +117,8 @@ def _links(project: Project, ledger: Ledger, prediction: Prediction) -> Iterator
 def _deployment(ledger: Ledger, prediction: Prediction) -> TraceLink:
     for event in ledger.events("deployment.changed", prediction.deployment, limit=10_000):
         served = event.read(Deployment)
-        if any(variant.version == prediction.version for variant in served.variants):
+        answering = (variant for variant in served.variants if not variant.shadow)
+        if any(variant.version == prediction.version for variant in answering):
             detail = f"as {prediction.variant}, chance {prediction.propensity:.0%}; first served in event {event.id}"
             return TraceLink("deployment", prediction.deployment, True, "", detail)
     detail = f"the ledger has no event that puts version {prediction.version} into it"

@@ -3,6 +3,9 @@
 ``<log>/open/<stem>.arrows`` are the tails that processes append to, ``<log>/date=YYYY-MM-DD/<stem>.<first>.<last>.<rows>.parquet``
 the sealed segments, with the first and last moment of their rows in microseconds since 1970. A stem belongs to one tail
 and to the segment it becomes. The names alone are enough to read a log: nothing has to be looked up or locked.
+
+What shadow variants predict lies under a root of its own, ``shadows`` beside ``predictions``, so that nothing that reads
+predictions can come upon it.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ __all__ = [
     "LogFolder",
     "Segment",
     "deployments",
+    "logs",
     "new_stem",
     "now_us",
     "of_deployment",
@@ -36,6 +40,7 @@ __all__ = [
 TAIL = ".arrows"
 SEALED = ".parquet"
 _PREFIX = "deployment="
+_SHADOWS = "shadows"
 #: A process's start time is derived from the clock; two readings of it differ by less than this.
 _START_TOLERANCE_MS = 2000
 
@@ -121,17 +126,31 @@ class LogFolder:
         return self.root.is_dir()
 
 
-def of_deployment(project: Project, deployment: str) -> LogFolder:
-    """Return the folder of a deployment's predictions; any name makes a safe folder name."""
-    return LogFolder(project.predictions / f"{_PREFIX}{quote(deployment, safe=' ')}")
+def _root(project: Project, shadow: bool) -> Path:
+    return project.state / _SHADOWS if shadow else project.predictions
 
 
-def deployments(project: Project) -> list[str]:
-    """Return the deployments that ever logged a prediction, sorted."""
+def of_deployment(project: Project, deployment: str, shadow: bool = False) -> LogFolder:
+    """Return the folder of a deployment's predictions, or of its shadows'; any name makes a safe folder name."""
+    return LogFolder(_root(project, shadow) / f"{_PREFIX}{quote(deployment, safe=' ')}")
+
+
+def deployments(project: Project, shadow: bool = False) -> list[str]:
+    """Return the deployments that ever logged a prediction, or a shadow's, sorted."""
     with contextlib.suppress(FileNotFoundError):
-        names = (path.name for path in project.predictions.iterdir())
+        names = (path.name for path in _root(project, shadow).iterdir())
         return sorted(unquote(name.removeprefix(_PREFIX)) for name in names if name.startswith(_PREFIX))
     return []
+
+
+def logs(project: Project) -> list[LogFolder]:
+    """Return the folders of all logs that there are: of predictions, of shadows' predictions, and of labels."""
+    found = [
+        of_deployment(project, name, shadow)
+        for shadow in (False, True)
+        for name in deployments(project, shadow)
+    ]
+    return [*found, LogFolder(project.labels)]
 
 
 @cache

@@ -124,8 +124,7 @@ def seal_orphans(project: Project) -> int:
     """
     done = 0
     ledger: Ledger | None = None
-    logs = [files.of_deployment(project, name) for name in files.deployments(project)]
-    for folder in [*logs, LogFolder(project.labels)]:
+    for folder in files.logs(project):
         for tail in folder.tails():
             sealed, segment = _seal_orphan(folder, tail)
             done += sealed

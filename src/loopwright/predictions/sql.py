@@ -21,7 +21,7 @@ from loopwright.predictions.labels import LABELS
 from loopwright.predictions.schema import BASE
 from loopwright.predictions.tail import read_batches
 
-__all__ = ["LABEL_SLACK_US", "Selection", "Snapshot", "View", "read_snapshot", "text"]
+__all__ = ["LABEL_SLACK_US", "Selection", "Snapshot", "View", "asks_shadows", "read_snapshot", "text"]
 
 #: Labels cannot arrive before their prediction; this much is allowed for clocks that disagree.
 LABEL_SLACK_US = 24 * 3600 * 1_000_000
@@ -33,6 +33,7 @@ _ACTUAL = {
     "VARCHAR": "text",
 }
 _LAST = ("prediction", "probability")
+_SHADOWS = re.compile(r"\bshadows\b", re.IGNORECASE)
 
 
 #: Strings, quoted names and comments, to leave them alone; then the word `at`, unless it is of `at time zone`.
@@ -45,6 +46,11 @@ _AT = re.compile(
 def _quote_at(query: str) -> str:
     """Quote the column `at` in a caller's SQL: DuckDB reserves the word for time travel, which the log has not."""
     return _AT.sub(lambda found: f'"{found[0]}"' if found[0].lower() == "at" else found[0], query)
+
+
+def asks_shadows(query: str) -> bool:
+    """Whether a query may read the view `shadows`, which is only made for those that do."""
+    return _SHADOWS.search(query) is not None
 
 
 def text(value: str) -> str:
@@ -139,19 +145,26 @@ def _reads(segments: list[Segment]) -> list[str]:
 
 
 class View:
-    """A locked DuckDB connection with the views `predictions` and `labels`.
+    """A locked DuckDB connection with the views `predictions`, `labels` and, where they are given, `shadows`.
 
     Parameters
     ----------
-    predictions, labels
+    predictions, labels, shadows
         What to read.
     empty
-        Schema of `predictions` when there is nothing in it at all.
+        Schema of `predictions`, and of `shadows`, when there is nothing in it at all.
     selection
-        Which rows of it are in the view.
+        Which rows of both are in the views.
     """
 
-    def __init__(self, predictions: Snapshot, labels: Snapshot, empty: Any, selection: Selection) -> None:
+    def __init__(
+        self,
+        predictions: Snapshot,
+        labels: Snapshot,
+        empty: Any,
+        selection: Selection,
+        shadows: Snapshot | None = None,
+    ) -> None:
         import duckdb
 
         self._duckdb = duckdb
@@ -168,21 +181,32 @@ class View:
         }
         self._connection = duckdb.connect(":memory:", config=settings)
         try:
-            self._build(predictions, labels, empty, selection)
+            self._build(predictions, labels, empty, selection, shadows)
         except duckdb.Error as error:
             self._connection.close()
             raise _damaged(error) from error
 
-    def _build(self, predictions: Snapshot, labels: Snapshot, empty: Any, selection: Selection) -> None:
+    def _build(
+        self,
+        predictions: Snapshot,
+        labels: Snapshot,
+        empty: Any,
+        selection: Selection,
+        shadows: Snapshot | None,
+    ) -> None:
         self._execute("SET TimeZone = 'UTC'")
         self._execute("SET parquet_metadata_cache = true")
-        paths = [segment.path for segment in (*predictions.segments, *labels.segments)]
+        read = [one for one in (predictions, labels, shadows) if one is not None]
+        paths = [segment.path for one in read for segment in one.segments]
         if paths:
             self._execute(f"SET allowed_paths = [{', '.join(text(str(path)) for path in paths)}]")
         self._execute("SET enable_external_access = false")
         self._source("logged", predictions, empty)
         self._source("labels", labels, LABELS)
-        self._join(selection)
+        self._join("predictions", "logged", selection)
+        if shadows is not None:
+            self._source("shadowed", shadows, empty)
+            self._join("shadows", "shadowed", selection)
         self._execute("SET lock_configuration = true")
 
     def __enter__(self) -> Self:
@@ -212,19 +236,21 @@ class View:
         rows = self._connection.sql(f"select column_name, column_type from (describe {name})").fetchall()
         return dict(rows)
 
-    def _join(self, selection: Selection) -> None:
-        found = self.columns("logged")
+    def _join(self, view: str, source: str, selection: Selection) -> None:
+        """Create a view of the selected rows of a source with their labels."""
+        found = self.columns(source)
         # Segments of an earlier release may lack a column that all have today.
         base = [name for name, _ in BASE if name in found]
         names = [*base, *(name for name in found if name not in {*base, *_LAST}), *_LAST]
         actual = _ACTUAL.get(found["prediction"], _ACTUAL["VARCHAR"])
-        self._execute(f"create view selected as select * from logged where {selection.where}")
+        selected = f"selected_{view}"
+        self._execute(f"create view {selected} as select * from {source} where {selection.where}")
         # A label that has no value of the prediction's type still replaces an earlier one: arg_max_null, not arg_max.
-        few = "semi join selected using (prediction_id)" if selection.bounded else ""
+        few = f"semi join {selected} using (prediction_id)" if selection.bounded else ""
         self._execute(f"""
-            create view predictions as
-            select {", ".join("selected." + _name(name) for name in names)}, label.actual, label.labelled_at
-            from selected left join (
+            create view {view} as
+            select {", ".join(f"{selected}.{_name(name)}" for name in names)}, label.actual, label.labelled_at
+            from {selected} left join (
                 select prediction_id, arg_max_null({actual}, received_at) as actual, max(received_at) as labelled_at
                 from labels {few} group by prediction_id
             ) as label using (prediction_id)
@@ -286,7 +312,7 @@ class View:
         if kinds != ["SELECT"]:
             raise InvalidInput(
                 f"The log is only read, with one SELECT; this is {' and '.join(kinds) or 'empty'}: {_short(query)}",
-                valid="It may start with WITH. Views: predictions, labels.",
+                valid="It may start with WITH. Views: predictions, shadows, labels.",
                 query=query,
             )
 

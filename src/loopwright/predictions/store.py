@@ -16,7 +16,15 @@ from loopwright.predictions import files
 from loopwright.predictions.files import LogFolder
 from loopwright.predictions.ids import HOLDOUT_DIGITS, Ids
 from loopwright.predictions.schema import INPUT, Layout, table_schema
-from loopwright.predictions.sql import LABEL_SLACK_US, Selection, Snapshot, View, read_snapshot, text
+from loopwright.predictions.sql import (
+    LABEL_SLACK_US,
+    Selection,
+    Snapshot,
+    View,
+    asks_shadows,
+    read_snapshot,
+    text,
+)
 from loopwright.records import ModelVersion, Prediction
 
 __all__ = ["PredictionStore"]
@@ -33,6 +41,9 @@ class PredictionStore:
     `entity`, `request_id`, `latency_ms`, one `input_<feature>` per input, `prediction`, `probability`, `actual` (the
     label that arrived last, null without one) and `labelled_at` (when it arrived). Versions with other inputs are put
     together by name, with nulls.
+
+    What shadow variants predict is never among the predictions. It has the same columns and the ids of the predictions
+    it stands beside: the view `shadows` of `query`, or `shadows=True` of `table` and `count`.
     """
 
     def __init__(self, project: Project) -> None:
@@ -52,8 +63,9 @@ class PredictionStore:
         Parameters
         ----------
         sql
-            One SELECT over the views `predictions` and `labels` (every label that arrived: `prediction_id`, `number`,
-            `text`, `at`, `received_at`). It can read nothing else, no file either, and change nothing.
+            One SELECT over the views `predictions`, `shadows` (what shadow variants predicted on the same rows, under
+            the same ids) and `labels` (every label that arrived: `prediction_id`, `number`, `text`, `at`,
+            `received_at`). It can read nothing else, no file either, and change nothing.
         deployment, model
             Only their predictions.
         since, until
@@ -71,8 +83,12 @@ class PredictionStore:
         Accuracy by version::
 
             store.query("select version, avg((actual = prediction)::int) from predictions group by version")
+
+        How often a shadow agrees with the answer that was given::
+
+            store.query("select avg(p.prediction = s.prediction) from predictions p join shadows s using (prediction_id)")
         """
-        with self._view(deployment, model, since, until) as view:
+        with self._view(deployment, model, since, until, beside=asks_shadows(sql)) as view:
             return view.ask(sql)
 
     def table(
@@ -87,6 +103,7 @@ class PredictionStore:
         split: Literal["train", "holdout"] | None = None,
         newest: int | None = None,
         columns: Sequence[str] | None = None,
+        shadows: bool = False,
     ) -> Any:
         """Return predictions as a `pyarrow.Table`, oldest first.
 
@@ -102,6 +119,8 @@ class PredictionStore:
             At most so many rows, the newest ones; >= 1.
         columns
             Only these columns, in this order.
+        shadows
+            What shadow variants predicted, instead of the predictions.
 
         Raises
         ------
@@ -120,7 +139,7 @@ class PredictionStore:
             where.append(f"right(prediction_id, 1) {negation}in ({digits})")
         if newest is not None and newest < 1:
             raise InvalidInput(f"newest = {newest} is not a number of rows.", valid="It is 1 or more.")
-        with self._view(deployment, model, since, until) as view:
+        with self._view(deployment, model, since, until, shadows=shadows) as view:
             names = list(view.columns())
             wanted = _known(columns, names) if columns is not None else names
             rows = f"select * from predictions where {' and '.join(where)}"
@@ -150,16 +169,23 @@ class PredictionStore:
             return _prediction(arrays.rows_of(view.table("select * from predictions limit 1"))[0])
 
     def count(
-        self, *, deployment: str | None = None, since: datetime | None = None, labelled: bool = False
+        self,
+        *,
+        deployment: str | None = None,
+        since: datetime | None = None,
+        labelled: bool = False,
+        shadows: bool = False,
     ) -> int:
         """Return how many predictions there are, or with `labelled` how many of them have a label.
+
+        With `shadows` those of shadow variants are counted instead.
 
         Raises
         ------
         NotFound
             There is no such deployment.
         """
-        with self._view(deployment, None, since, None, labels=labelled) as view:
+        with self._view(deployment, None, since, None, labels=labelled, shadows=shadows) as view:
             what = "count(actual)" if labelled else "count(*)"
             return int(view.table(f"select {what} from predictions").column(0)[0].as_py())
 
@@ -215,24 +241,29 @@ class PredictionStore:
         until: datetime | None,
         *,
         labels: bool = True,
+        shadows: bool = False,
+        beside: bool = False,
     ) -> View:
+        """Open the log: of predictions, or with `shadows` of shadows in their place; with `beside` of both."""
         since_us, until_us = _micros(since, "since"), _micros(until, "until")
-        found = read_snapshot(self._folders(deployment), since_us, until_us)
+        found = read_snapshot(self._folders(deployment, shadows), since_us, until_us)
+        apart = read_snapshot(self._folders(deployment, True), since_us, until_us) if beside else None
         given = Snapshot()
         if labels:
             earliest = since_us - LABEL_SLACK_US if since_us is not None else None
             given = read_snapshot([LogFolder(self._project.labels)], earliest)
-        empty = found.segments or found.tables or self._declared(deployment, model)
-        return View(found, given, empty, Selection(deployment, model, since_us, until_us))
+        bare = any(not (one.segments or one.tables) for one in (found, apart) if one is not None)
+        empty = self._declared(deployment, model) if bare else None
+        return View(found, given, empty, Selection(deployment, model, since_us, until_us), apart)
 
-    def _folders(self, deployment: str | None) -> list[LogFolder]:
-        logged = files.deployments(self._project)
+    def _folders(self, deployment: str | None, shadow: bool = False) -> list[LogFolder]:
         if deployment is None:
-            return [files.of_deployment(self._project, name) for name in logged]
-        known = {*logged, *self._project.config.deployment}
+            logged = files.deployments(self._project, shadow)
+            return [files.of_deployment(self._project, name, shadow) for name in logged]
+        known = {*files.deployments(self._project), *self._project.config.deployment}
         if deployment not in known:
             raise NotFound.among("deployment", deployment, sorted(known), hint="loopwright deployment list")
-        return [files.of_deployment(self._project, deployment)]
+        return [files.of_deployment(self._project, deployment, shadow)]
 
     def _declared(self, deployment: str | None, model: str | None) -> Any:
         """Return the columns of a log without rows: those of the model's newest version, where one is known."""

@@ -24,7 +24,12 @@ def _obstacles(project: Project, model: str, version: int) -> list[tuple[str, st
     try:
         for state in ledger.states("deployment"):
             served = state.read(Deployment)
-            if served.model == model and any(variant.version == version for variant in served.variants):
+            uses = [variant for variant in served.variants if variant.version == version]
+            if served.model == model and uses:
+                if all(variant.shadow for variant in uses):
+                    hint = f"loopwright deployment shadow {served.name} --stop"
+                    found.append((f"it is a shadow in the deployment {served.name!r}", hint))
+                    continue
                 hint = f"loopwright deployment start {served.name} --version <another>"
                 found.append((f"the deployment {served.name!r} serves it", hint))
         for state in ledger.states("release"):

@@ -171,6 +171,8 @@ class Stages:
         variants: tuple[Variant, ...] = (Variant("candidate", release.candidate, share),)
         if release.champion is not None:
             variants = (Variant("champion", release.champion, 1 - share), *variants)
+        # A shadow was set by a person, and is not the release's to take away.
+        variants += base.shadows_beside(state.read(Deployment) if state else None, release.model)
         base.publish(
             self.ledger,
             self._deployment(release, variants, salt=release.id),
@@ -223,10 +225,11 @@ class Stages:
 
     def _changed_by_hand(self, release: Release, served: Deployment) -> str:
         """Return what somebody else has put into service meanwhile; "" while the release has the deployment."""
-        alone = len(served.variants) == 1 and served.variants[0].version == release.champion
+        answering = [variant for variant in served.variants if not variant.shadow]
+        alone = len(answering) == 1 and answering[0].version == release.champion
         if served.release == release.id or (release.state is ReleaseState.evaluating and alone):
             return ""
-        serving = ", ".join(f"{v.name} {release.model}/{v.version}" for v in served.variants)
+        serving = ", ".join(f"{v.name} {release.model}/{v.version}" for v in answering)
         return f"the deployment was changed by hand: it serves {serving}"
 
     def _canary_since(self, release: Release) -> datetime:
@@ -271,7 +274,8 @@ class Stages:
 
     def _serve_alone(self, served: State, release: Release, version: int) -> None:
         """Give one version all rows; a change by hand since `served` was read is a `Conflict` and stays."""
-        alone = self._deployment(release, (Variant("champion", version),))
+        beside = base.shadows_beside(served.read(Deployment), release.model, version)
+        alone = self._deployment(release, (Variant("champion", version), *beside))
         base.publish(self.ledger, alone, expect=served.revision)
 
     def _end(

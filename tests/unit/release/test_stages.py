@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from loopwright.config import Project
-from loopwright.deploy.base import Predictor, current, publish
+from loopwright.deploy.base import Predictor, current, publish, shadow, stop_shadow
 from loopwright.errors import Conflict, NotFound
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids, LabelLog, PredictionStore
@@ -165,6 +165,26 @@ def test_a_broken_candidate_forced_past_the_gate_is_rolled_back(world: World) ->
     assert record.verdict is not None
     assert record.verdict.lower > 0
     assert record.forced
+
+
+def test_a_shadow_that_a_person_set_stays_through_a_release(world: World) -> None:
+    """Set before a release or while it is under way, it is neither dropped nor taken for a change of what serves."""
+    shadow(world.project, API, TWIN)
+    beside = Variant("shadow", TWIN, 0.0, shadow=True)
+    world.begin(BAD, passed=False, forced=True)
+    world.turn()
+    assert current(world.ledger, API).variants[2:] == (beside,)
+    stop_shadow(world.project, API)
+    shadow(world.project, API, TWIN)
+    assert current(world.ledger, API).release == world.release.id
+    for rows in range(201, 206):
+        world.traffic(rows)
+        world.turn()
+    assert world.release.state is ReleaseState.rolled_back
+    (record,) = world.decisions()
+    assert record.verdict is not None
+    assert "by hand" not in record.reason
+    assert current(world.ledger, API).variants == (Variant("champion", GOOD), beside)
 
 
 def test_an_equal_candidate_takes_the_next_step_when_it_has_answered_enough(world: World) -> None:
