@@ -25,8 +25,9 @@ class Answers:
     `probability` has shape (n, k), its columns in the order of `classes`, or is None; a row is NaN where its variant
     gives none. `classes` are those of all variants, the champion's first: a variant gives 0 to a class it does not
     know. `variants` are those that a row can have been answered by, and `places` says by which, None for the first.
-    `propensities` are the chances of each row's variant, one for all where it is a number. `score_s` and `log_s` are
-    the seconds that scoring and logging took.
+    `propensities` are the chances of each row's variant, one for all where it is a number. `started` is when scoring began, in seconds of `time.monotonic`; `score_s`
+    and `log_s` are the seconds that scoring and logging took; `parts` says of each variant that was asked its place in `variants`, how
+    many rows it got, and its seconds.
     """
 
     model: str
@@ -38,7 +39,9 @@ class Answers:
     places: list[int] | None = None
     propensities: list[float] | float = 1.0
     outputs: tuple[str, ...] = ()
+    started: float = 0.0
     score_s: float = 0.0
+    parts: tuple[tuple[int, int, float], ...] = ()
     log_s: float = 0.0
     #: What was written for all rows at once, by the codec that did; each request takes its own part of it.
     written: Any = None

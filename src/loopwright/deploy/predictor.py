@@ -17,9 +17,11 @@ from loopwright.config import Project
 from loopwright.deploy.answers import Answers, Part, chosen, merged, widened
 from loopwright.deploy.preparing import is_prepared, prepare_apart
 from loopwright.deploy.routing import Loaded, Route, adapt, incompatible, leading
+from loopwright.deploy.shadowing import Shadowing, Work
 from loopwright.errors import Conflict, Damaged, LoopwrightError, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids, PredictionLog, Predictions
+from loopwright.predictions.privacy import Privacy, secret_of
 from loopwright.records import Deployment, Signature
 from loopwright.registry.blocks import Blocks
 from loopwright.scoring import Scorer
@@ -41,23 +43,48 @@ class Predictor:
         The project's, shared within the process.
     worker
         Who serves, for the ledger's events: the part's name.
+    shadowing
+        What scores the rows again for shadow variants; without, there are none.
     """
 
-    def __init__(self, project: Project, name: str, *, ledger: Ledger, ids: Ids, worker: str) -> None:
+    def __init__(
+        self,
+        project: Project,
+        name: str,
+        *,
+        ledger: Ledger,
+        ids: Ids,
+        worker: str,
+        shadowing: Shadowing | None = None,
+    ) -> None:
         self.project = project
         self.name = name
-        self.config = project.deployment(name)
+        self.configure(project)
         self.worker = worker
         self.refused: dict[int, str] = {}
         self._ledger = ledger
         self._ids = ids
         self._route: Route | None = None
-        self._logs: dict[str, PredictionLog] = {}
+        self._logs: dict[tuple[str, bool], PredictionLog] = {}
+        self._privacy: dict[int, tuple[Signature, Privacy | None]] = {}
+        self._shadowing = shadowing
+        self._used = time.monotonic()
+        self._asleep = self._waking = False
+        #: Counted while this deployment is served: rows of shadows that were scored, and those that were dropped.
+        self.shadow_rows = self.shadow_dropped = 0
         self._refreshing = threading.Lock()
         self._stop = threading.Event()
         self._revision = 0
         self._failures = 0
         self._retry_at: float | None = None
+
+    def configure(self, project: Project) -> None:
+        """Take over the configuration of the deployment."""
+        self.project = project
+        self.config = project.deployment(self.name)
+        self._timeout_s = self.config.timeout.total_seconds()
+        # Made anew for each signature: what is kept of a row may have changed.
+        self._privacy = {}
 
     @property
     def route(self) -> Route | None:
@@ -66,13 +93,23 @@ class Predictor:
 
     @property
     def ready(self) -> bool:
-        """Whether anything is served."""
-        return self._route is not None
+        """Whether anything is served, or would be at once."""
+        return self._route is not None or self._asleep
 
     @property
     def started(self) -> bool:
         """Whether the deployment was ever put into service, as far as `refresh` has seen."""
         return self._revision > 0
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the model was unloaded because nobody asked; `wake` loads it again."""
+        return self._asleep
+
+    @property
+    def timeout_s(self) -> float:
+        """How long a request may wait for its answer, in seconds."""
+        return self._timeout_s
 
     @property
     def due(self) -> bool:
@@ -157,12 +194,16 @@ class Predictor:
             backoff = min(FIRST_RETRY_S * 2 ** (self._failures - 1), LAST_RETRY_S)
             self._retry_at = time.monotonic() + (backoff if refused else 0.0)
         usable = tuple(variant for variant in deployment.variants if variant.version in loaded)
-        # After a restart nothing served before: better the champion alone than nothing, but no candidate alone.
+        # After a restart nothing served before: better the champion alone than nothing, but no candidate alone. And a
+        # shadow that fails keeps nobody else from serving.
         champion = leading(deployment)
-        complete = not failures or (before is None and champion in usable and champion.weight > 0)
+        answering = {variant.version for variant in deployment.variants if not variant.shadow}
+        lacking = answering & failures.keys()
+        complete = not lacking or (before is None and champion in usable and champion.weight > 0)
         serves = complete and sum(variant.weight for variant in usable) > 0
         if serves:
             self._swap(Route(replace(deployment, variants=usable), loaded))
+            self._asleep = False
         self._note(before, refused)
         return serves
 
@@ -209,13 +250,59 @@ class Predictor:
         return Loaded(scorer)
 
     def _swap(self, route: Route) -> None:
-        model = route.deployment.model
-        if model not in self._logs:
-            durability = self.project.config.serving.durability
-            self._logs[model] = PredictionLog(
-                self.project, self.name, model, route.signature, durability=durability
-            )
+        self._open_log(route, shadow=False)
+        if route.shadows:
+            self._open_log(route, shadow=True)
+        for signature in (route.signature, *route.signatures):
+            self._private(signature)
         self._route = route
+
+    def _open_log(self, route: Route, *, shadow: bool) -> None:
+        model = route.deployment.model
+        if (model, shadow) not in self._logs:
+            self._logs[model, shadow] = PredictionLog(
+                self.project,
+                self.name,
+                model,
+                route.signature,
+                durability=self.project.config.serving.durability,
+                shadow=shadow,
+            )
+
+    def _private(self, signature: Signature) -> Privacy | None:
+        """Return what is to be left out of the log of rows with a signature; None when nothing is."""
+        known = self._privacy.get(id(signature))
+        if known is None:
+            made = Privacy.of(self.config.log, signature, secret_of(self.project), self.config.entity)
+            # The signature is kept with it, so that its identity stays taken.
+            known = self._privacy[id(signature)] = signature, made
+        return known[1]
+
+    def unload_idle(self) -> bool:
+        """Give back the models' memory where nobody has asked for as long as the configuration says."""
+        after = self.config.unload_after
+        if after is None or self._route is None or time.monotonic() - self._used < after.total_seconds():
+            return False
+        with self._refreshing:
+            self._asleep, self._route = True, None
+        return True
+
+    def wake(self) -> None:
+        """Load again what `unload_idle` unloaded, in a thread of its own; see `asleep`."""
+        if not self._asleep or self._waking:
+            return
+        self._waking = True
+        self._used = time.monotonic()
+
+        def load() -> None:
+            try:
+                self._retry_at = 0.0
+                self.refresh()
+            finally:
+                # What could not be loaded says why, and is tried again as after any failure.
+                self._asleep = self._waking = False
+
+        threading.Thread(target=load, name=f"waking {self.name}", daemon=True).start()
 
     def _note(self, before: Route | None, refused: Mapping[int, LoopwrightError]) -> None:
         """Write to the ledger what was loaded and what was refused, each once."""
@@ -284,7 +371,7 @@ class Predictor:
         SchemaMismatch, InvalidInput
             A column is missing, or the model refuses the rows. Nothing is logged.
         """
-        started = time.monotonic()
+        started = self._used = time.monotonic()
         route = route or self._serving()
         n = columns.rows if isinstance(columns, Blocks) else len(next(iter(columns.values())))
         moment = time.time_ns() // 1000 if at_us is None else at_us
@@ -296,6 +383,7 @@ class Predictor:
         else:
             answers, parts = _by_several(route, columns, entities, ids, places)
         scored = time.monotonic()
+        answers.started = started
         answers.score_s = scored - started
         if not log:
             return answers
@@ -325,19 +413,55 @@ class Predictor:
         )
         self._append(route, rows, parts)
         answers.log_s = time.monotonic() - scored
+        if route.shadows and self._shadowing is not None:
+            self._shadowing.add(Work(route, columns, rows, self._score_shadows, self._drop_shadows))
         return answers
+
+    def _score_shadows(self, work: Work) -> None:
+        """Score rows for each shadow and log what they say, under the ids of those that were answered."""
+        route, rows = work.route, work.rows
+        log = self._logs[route.deployment.model, True]
+        for place in route.shadows:
+            variant, own = route.variants[place], _columns(route, place, work.columns)
+            started = time.monotonic()
+            scores = route.scorers[place].score(own)
+            seconds = time.monotonic() - started
+            shadow = replace(
+                rows,
+                version=variant.version,
+                variant=variant.name,
+                propensity=1.0,
+                latency_ms=seconds * 1000.0,
+                inputs=own,
+                prediction=scores.prediction,
+                probability=scores.probability,
+                request_id=None,
+                trace=None,
+            )
+            self._write(log, shadow, route.signatures[place])
+            self.shadow_rows += len(rows)
+
+    def _drop_shadows(self, rows: int) -> None:
+        self.shadow_dropped += rows
+
+    def _write(self, log: PredictionLog, rows: Predictions, signature: Signature) -> None:
+        """Append to a log what may be kept of some rows."""
+        privacy = self._private(signature)
+        kept = rows if privacy is None else privacy.apply(rows)
+        if kept is not None:
+            log.append(kept, signature)
 
     def _append(self, route: Route, rows: Predictions, parts: list[Part]) -> None:
         """Append the rows to the log: together, or by variant where their signatures differ."""
         if not len(rows):
             return
-        log = self._logs[route.deployment.model]
+        log = self._logs[route.deployment.model, False]
         alike = {part.scores.probability is None for part in parts}
         if all(route.same[part.place] for part in parts) and len(alike) == 1:
-            log.append(rows, route.signature)
+            self._write(log, rows, route.signature)
             return
         for part in parts:
-            log.append(chosen(rows, part), route.signatures[part.place])
+            self._write(log, chosen(rows, part), route.signatures[part.place])
 
     def maintain(self) -> None:
         """Seal the log where that is due; call it about once a second, from any thread."""
@@ -367,7 +491,9 @@ def _all_by_one(
 ) -> tuple[Answers, list[Part]]:
     """Let the only variant answer."""
     own = _columns(route, 0, columns)
+    started = time.monotonic()
     part = Part(0, None, own, route.scorers[0].score(own))
+    seconds = time.monotonic() - started
     probability = part.scores.probability if route.same[0] else widened(part.scores, route, 0)
     answers = Answers(
         route.deployment.model,
@@ -377,6 +503,7 @@ def _all_by_one(
         probability,
         route.variants,
         outputs=route.signature.outputs,
+        parts=((0, len(ids), seconds),),
     )
     return answers, [part]
 
@@ -396,7 +523,7 @@ def _by_several(
         split.place(entity) if place is None else place for entity, place in zip(who, wanted, strict=True)
     ]
     at_place = np.array(index, np.intp)
-    parts = []
+    parts, times = [], []
     for place in sorted(set(index)):
         at = np.flatnonzero(at_place == place)
         taken: Mapping[str, NDArray[Any]]
@@ -407,7 +534,9 @@ def _by_several(
         else:
             taken = {name: values[at] for name, values in columns.items()}
         own = _columns(route, place, taken)
+        started = time.monotonic()
         parts.append(Part(place, at, own, route.scorers[place].score(own)))
+        times.append((place, len(at), time.monotonic() - started))
     propensities = [
         split.propensities[place] if asked is None else 1.0
         for place, asked in zip(index, wanted, strict=True)
@@ -421,5 +550,6 @@ def _by_several(
         places=index,
         propensities=propensities,
         outputs=route.signature.outputs,
+        parts=tuple(times),
     )
     return answers, parts

@@ -27,6 +27,8 @@ class PredictionLog:
     seal_rows, seal_bytes, seal_after_s
         When a tail is sealed to Parquet: at so many rows or bytes, or at this age in seconds; one below 1 MB waits
         twelve times as long. Every tail also ends with the UTC day.
+    shadow
+        Whether these are predictions of shadow variants, which answered nobody; they lie in a log of their own.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class PredictionLog:
         seal_rows: int = 131_072,
         seal_bytes: int = 32 << 20,
         seal_after_s: float = 300.0,
+        shadow: bool = False,
     ) -> None:
         self._deployment = deployment
         self._model = model
@@ -49,7 +52,7 @@ class PredictionLog:
         self._layouts: dict[int, tuple[Signature, Layout]] = {}
         self._log = RollingLog(
             project,
-            of_deployment(project, deployment),
+            of_deployment(project, deployment, shadow),
             durability=durability,
             seal_rows=seal_rows,
             seal_bytes=seal_bytes,

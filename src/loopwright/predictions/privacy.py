@@ -114,8 +114,10 @@ class Privacy:
 
         A label for a row that was not logged is taken and kept, and never counted, because it joins nothing.
         """
+        if not self._below:
+            return None
         if self._below < _SPACE:
-            kept = self._kept(rows.prediction_id)
+            kept = self._kept(rows)
             if not len(kept):
                 return None
             if len(kept) < len(rows):
@@ -124,14 +126,18 @@ class Privacy:
         if self._drop or self._hash:
             changed["inputs"] = self._inputs(rows.inputs)
         if ENTITY in self._drop:
-            changed["entity"] = [""] * len(rows)
-        elif ENTITY in self._hash:
+            changed["entity"] = None
+        elif ENTITY in self._hash and rows.entity is not None:
             changed["entity"] = self._hashes(rows.entity)
         return dataclasses.replace(rows, **changed) if changed else rows
 
-    def _kept(self, ids: Sequence[str]) -> NDArray[np.intp]:
+    def _kept(self, rows: Predictions) -> NDArray[np.intp]:
         """Return which rows are kept. The digits count from the left, the last one, which splits off the holdout, least."""
-        numbers = np.frombuffer(bytes.fromhex("".join([one[-_DIGITS:] for one in ids])), ">u4")
+        if rows.raw_id is not None:
+            numbers = np.frombuffer(rows.raw_id, ">u4")[3::4]
+        else:
+            ends = "".join([one[-_DIGITS:] for one in rows.prediction_id])
+            numbers = np.frombuffer(bytes.fromhex(ends), ">u4")
         return np.flatnonzero(numbers < self._below)
 
     def _inputs(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -188,7 +194,7 @@ def _check(log: LogConfig, signature: Signature, entity: str | None) -> None:
 def _some(rows: Predictions, at: NDArray[np.intp]) -> Predictions:
     """Return some of the rows, with all that belongs to them."""
     index = at.tolist()
-    made: dict[str, Any] = {}
+    made: dict[str, Any] = {"raw_id": None}
     for field in dataclasses.fields(rows):
         value = getattr(rows, field.name)
         if isinstance(value, list):

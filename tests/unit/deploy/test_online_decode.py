@@ -34,7 +34,7 @@ ROW: dict[str, Any] = {"petal length (cm)": 1, "b.c": 2, "class": True}
 IDS = Ids(bytes(32))
 
 
-def decode(body: Any, entity: str | None = None) -> dict[str, Any]:
+def decode(body: Any, entity: str | None = None) -> Any:
     """Return the columns of a body."""
     decoder = Decoder(MIXED, entity)
     rows, _ = decoder.decode(body if isinstance(body, bytes) else json.dumps(body).encode())

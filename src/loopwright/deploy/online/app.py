@@ -1,4 +1,7 @@
-"""The HTTP interface of all online deployments of a project: a plain ASGI application, without a framework."""
+"""The HTTP interface of all online deployments of a project: a plain ASGI application, without a framework.
+
+Requests that are in no way unusual do not come here: `protocol` hands them to their deployment directly.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +9,59 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import msgspec
 
 from loopwright.config import Project
-from loopwright.deploy.base import Predictor, Route
+from loopwright.deploy.base import Predictor
 from loopwright.deploy.online import labels as label_bodies
 from loopwright.deploy.online import wire
-from loopwright.deploy.online.batcher import LOOP_ROWS, Batcher, Request
-from loopwright.deploy.online.decode import Decoder
-from loopwright.errors import LoopwrightError, NotFound, Unavailable, listing
+from loopwright.deploy.online.batcher import LOOP_ROWS, Batcher
+from loopwright.deploy.online.codecs.base import Reply
+from loopwright.deploy.online.documents import ALIVE, Documents
+from loopwright.deploy.online.keys import Keys, is_open, sent
+from loopwright.deploy.online.limits import Admission, Limiter, TooMany
+from loopwright.deploy.online.meters import Meters
+from loopwright.deploy.online.notes import Notes
+from loopwright.deploy.online.protocol import LOOK_S, Wire
+from loopwright.deploy.online.refusals import refusal
+from loopwright.deploy.online.request import Request
+from loopwright.deploy.online.service import LARGE_BODY, RECORDS, Service
+from loopwright.errors import InvalidInput, LoopwrightError, NotFound, listing
 from loopwright.predictions import Ids, LabelLog
 from loopwright.records import Mode
 
 __all__ = ["App"]
 
-#: Bodies from here on are decoded in a thread.
-LARGE_BODY = 256 * 1024
-
 logger = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
-_ROUTES = {
-    "POST /predict/<deployment>": "one record {...} or a list of records",
-    "POST /labels": 'one {"prediction_id": ..., "actual": ...} or a list of them',
-    "GET /deployments": "what is served, and what it takes",
-    "GET /ready": "whether everything that was started is loaded",
-    "GET /health": "whether the process is alive",
-}
-_Answered = tuple[int, bytes]
+_JSON = b"application/json"
 
 
-class _Service:
-    """One deployment: its predictor, its batches, and the decoder for what it serves now."""
+class _Awaited(Request):
+    """A request whose answer the ASGI side waits for."""
 
-    def __init__(self, predictor: Predictor, batcher: Batcher) -> None:
-        self.predictor = predictor
-        self.batcher = batcher
-        self._decoder: Decoder | None = None
+    __slots__ = ("answer",)
 
-    def decoder(self, route: Route) -> Decoder:
-        """Return the decoder of a route; a new version with the same inputs keeps it."""
-        known, entity = self._decoder, self.predictor.config.entity
-        if known is None or known.entity != entity or known.signature.inputs != route.signature.inputs:
-            known = self._decoder = Decoder(route.signature, entity)
-        return known
+    def __init__(self, protocol: str, answer: asyncio.Future[Reply]) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.answer = answer
+
+    def reply(self, reply: Reply) -> None:
+        """Hand over the answer."""
+        self.sent = len(reply.body)
+        if not self.answer.done():
+            self.answer.set_result(reply)
+
+    def fail(self, error: LoopwrightError) -> None:
+        """Hand over an error."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class App:
@@ -67,18 +77,42 @@ class App:
         Where labels are appended.
     ids
         Checks the ids of labels.
+    keys
+        Who may ask; None where everybody may.
+    worker
+        The process's name.
     """
 
     def __init__(
-        self, project: Project, predictors: dict[str, Predictor], labels: LabelLog, ids: Ids
+        self,
+        project: Project,
+        predictors: dict[str, Predictor],
+        labels: LabelLog,
+        ids: Ids,
+        *,
+        keys: Keys | None = None,
+        worker: str = "serving-1",
     ) -> None:
+        serving = project.config.serving
         self._project = project
         self._labels = labels
         self._ids = ids
-        self._limit = project.config.serving.max_body
-        self._synced = project.config.serving.durability == "power"
+        self._keys = keys
+        self._synced = serving.durability == "power"
         self._executor = ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="scoring")
-        self._services: dict[str, _Service] = {}
+        self._services: dict[str, Service] = {}
+        self._watching = False
+        #: Largest body in bytes.
+        self.limit = serving.max_body
+        #: Seconds for a request to arrive.
+        self.body_s = serving.body_timeout.total_seconds()
+        #: The services by the exact URL of their plain requests.
+        self.short: dict[bytes, Service] = {}
+        self.admission = Admission(serving.queue_rows, serving.queue_bytes)
+        self.meters = Meters(worker)
+        self.notes = Notes(project, worker)
+        self._limiter = Limiter(serving.rate_limit, share=serving.workers) if serving.rate_limit else None
+        self.documents = Documents(project)
         self.serve(project, predictors)
 
     @property
@@ -90,88 +124,182 @@ class App:
         """Serve these deployments from now on; those that were served already keep their requests."""
         known = self._services
         self._project = project
-        # Replaced as a whole: requests see the old table or the new one.
-        self._services = {
+        for name in known.keys() - predictors.keys():
+            self.meters.forget(name)
+        services = {
             name: known[name]
             if name in known and known[name].predictor is predictor
-            else _Service(predictor, Batcher(predictor, self._executor, synced=self._synced))
+            else self._service(name, predictor)
             for name, predictor in predictors.items()
         }
+        self.notes.follow(project)
+        for name, service in services.items():
+            service.batcher.ended = self.notes.of(name, project)
+        # Replaced as a whole: requests see the old tables or the new ones.
+        self._services = services
+        self.short = {
+            f"/predict/{quote(name, safe='')}".encode(): service for name, service in services.items()
+        }
+        self.documents.follow(project)
+
+    def _service(self, name: str, predictor: Predictor) -> Service:
+        meter = self.meters.of(name)
+        batcher = Batcher(
+            predictor,
+            self._executor,
+            synced=self._synced,
+            admission=self.admission,
+            meter=meter,
+        )
+        return Service(predictor, batcher, self._executor)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether each request is checked for a key or a rate."""
+        return self._limiter is not None or (self._keys is not None and self._keys.needed)
+
+    def guard(self, headers: Mapping[bytes, bytes], client: tuple[str, int] | None) -> str | None:
+        """Check who asks and how often, and return the name of the key.
+
+        Raises
+        ------
+        Unauthorized
+            A key is needed and none that is valid was sent.
+        TooMany
+            The caller asks too often.
+        """
+        key = self._keys.check(sent(headers.items())) if self._keys is not None else None
+        if self._limiter is not None:
+            who = key or (client[0] if client else "")
+            wait = self._limiter.take(who, time.monotonic())
+            if wait:
+                raise TooMany.after(who, self._limiter.rate, wait)
+        return key
+
+    def watch(self, connections: set[Any], loop: asyncio.AbstractEventLoop) -> None:
+        """Look at all connections once a second from now on."""
+        if self._watching:
+            return
+        self._watching = True
+
+        def look() -> None:
+            now = time.monotonic()
+            for connection in list(connections):
+                if isinstance(connection, Wire):
+                    connection.look(now, self.body_s)
+            loop.call_later(LOOK_S, look)
+
+        loop.call_later(LOOK_S, look)
 
     def close(self) -> None:
-        """Give back the threads."""
+        """Give back the threads, and write what is left of the notes."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+        self.notes.close()
 
     async def __call__(self, scope: wire.Scope, receive: wire.Receive, send: wire.Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        headers = wire.Headers.of(scope)
-        extra: list[tuple[bytes, bytes]] = []
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        protocol = RECORDS
         try:
-            status, body = await self._answer(scope, headers, receive)
+            if not is_open(scope["path"]):
+                scope["key"] = self.guard(headers, scope.get("client"))
+            protocol = _protocol(scope["path"])
+            status, reply = await self._answer(scope, headers, receive)
         except wire.Gone:
             return
         except LoopwrightError as error:
-            status, body = error.http_status, _encode(error.to_dict())
-            extra = _headers_for(error)
+            status, reply = error.http_status, refusal(error, protocol)
             if error.__cause__ is not None and status >= 500:
                 logger.error("%s %s: %s", scope["method"], scope["path"], error, exc_info=error.__cause__)
         except Exception as error:
             logger.exception("%s %s", scope["method"], scope["path"])
-            status = 500
-            body = _encode(LoopwrightError(f"The request failed: {type(error).__name__}: {error}").to_dict())
-        sent = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            *extra,
+            made = LoopwrightError(f"The request failed: {type(error).__name__}: {error}")
+            status, reply = 500, refusal(made, protocol)
+        lines = [
+            (b"content-type", reply.content_type),
+            (b"content-length", b"%d" % len(reply.body)),
+            *reply.headers,
         ]
-        if headers.request_id:
-            sent.append((b"x-request-id", headers.request_id))
-        await send({"type": "http.response.start", "status": status, "headers": sent})
-        await send({"type": "http.response.body", "body": body})
+        if request_id := headers.get(b"x-request-id"):
+            lines.append((b"x-request-id", request_id[: wire.LONGEST]))
+        await send({"type": "http.response.start", "status": status, "headers": lines})
+        await send({"type": "http.response.body", "body": reply.body})
 
-    async def _answer(self, scope: wire.Scope, headers: wire.Headers, receive: wire.Receive) -> _Answered:
+    async def _answer(
+        self, scope: wire.Scope, headers: dict[bytes, bytes], receive: wire.Receive
+    ) -> tuple[int, Reply]:
         method, path = scope["method"], scope["path"]
-        if path.startswith("/predict/"):
+        found = _asked(path)
+        if found is not None:
+            name, version, protocol = found
             if method != "POST":
                 _refuse_method(method, path, "POST")
-            return 200, await self._predict(path.removeprefix("/predict/"), headers, receive)
+            service = self._chosen(name, headers)
+            return 200, await self._predict(scope, service, protocol, version, headers, receive)
         if path == "/labels":
             if method != "POST":
                 _refuse_method(method, path, "POST")
-            return await self._label(headers, receive)
-        pages = {"/": self._index, "/health": self._health, "/ready": self._ready, "/deployments": self._list}
-        if path not in pages:
-            raise NotFound(f"There is nothing at {path[:200]!r}.", valid=f"Here are: {listing(_ROUTES)}.")
+            return 202, await self._label(headers, receive)
         if method not in {"GET", "HEAD"}:
             _refuse_method(method, path, "GET")
-        return 200, _encode(pages[path]())
+        if path == "/metrics":
+            return 200, await self._in_thread(self._metrics)
+        if path in ALIVE:
+            return self.documents.answer(path, headers, self.predictors)
+        found_there: tuple[int, Reply] = await self._in_thread(
+            lambda: self.documents.answer(path, headers, self.predictors)
+        )
+        return found_there
 
-    async def _predict(self, name: str, headers: wire.Headers, receive: wire.Receive) -> bytes:
-        service = self._services.get(name)
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        """Do what reads files or writes long documents beside the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def _chosen(self, name: str, headers: Mapping[bytes, bytes]) -> Service:
+        """Return the service that a request is for; MLflow's path does not say which, where there is one it is that."""
+        services = self._services
+        if not name:
+            name = wire.text(headers.get(b"x-deployment", b""))
+            if not name and len(services) == 1:
+                return next(iter(services.values()))
+            if not name:
+                raise InvalidInput(
+                    f"The project has {len(services)} online deployments, and the request does not say which.",
+                    valid=f"Online deployments: {listing(sorted(services))}.",
+                    hint="POST /deployments/<name>/invocations, or send the header x-deployment",
+                )
+        service = services.get(name)
         if service is None:
             raise self._unknown(name)
-        route = service.predictor.route
-        if route is None:
-            raise service.predictor.absent()
-        headers.check()
-        body = await wire.read_body(receive, headers, self._limit)
-        received = time.monotonic()
-        decoder = service.decoder(route)
-        if len(body) < LARGE_BODY:
-            rows, single = decoder.decode(body)
+        return service
+
+    async def _predict(
+        self,
+        scope: wire.Scope,
+        service: Service,
+        protocol: str,
+        version: str,
+        headers: dict[bytes, bytes],
+        receive: wire.Receive,
+    ) -> Reply:
+        protocol = _by_type(protocol, headers)
+        request = _Awaited(protocol, asyncio.get_running_loop().create_future())
+        request.details = wire.details_of(headers)
+        request.path, request.key = scope["path"], scope.get("key")
+        request.remote = client[0] if (client := scope.get("client")) else ""
+        if version:
+            request.details.variant = version
+        try:
+            body = await wire.read_body(receive, headers, self.limit, self.body_s)
+        except LoopwrightError as error:
+            request.received = time.monotonic()
+            service.batcher.meter.refuse(error.code)
+            service.batcher.fail(request, error)
         else:
-            loop = asyncio.get_running_loop()
-            rows, single = await loop.run_in_executor(self._executor, decoder.decode, body)
-        entities: list[str | None] = decoder.entities(rows) or [None] * len(rows)
-        if headers.entity:
-            given = wire.text(headers.entity)
-            entities = [entity or given for entity in entities]
-        request_id = wire.text(headers.request_id) if headers.request_id else ""
-        return await service.batcher.submit(
-            Request(rows, single, decoder, route, entities, request_id, received)
-        )
+            service.take(request, body, headers)
+        return await request.answer
 
     def _unknown(self, name: str) -> NotFound:
         declared = self._project.config.deployment.get(name)
@@ -184,9 +312,9 @@ class App:
         known = sorted(self._services)
         return NotFound.among("online deployment", name[:200], known, hint="loopwright deployment list")
 
-    async def _label(self, headers: wire.Headers, receive: wire.Receive) -> _Answered:
-        headers.check()
-        body = await wire.read_body(receive, headers, self._limit)
+    async def _label(self, headers: dict[bytes, bytes], receive: wire.Receive) -> Reply:
+        _by_type(RECORDS, headers, only=True)
+        body = await wire.read_body(receive, headers, self.limit, self.body_s)
         loop = asyncio.get_running_loop()
         if len(body) >= LARGE_BODY:
             found = await loop.run_in_executor(self._executor, label_bodies.decode, body, self._ids)
@@ -196,60 +324,70 @@ class App:
             await loop.run_in_executor(self._executor, self._labels.append, found)
         else:
             self._labels.append(found)
-        return 202, _encode({"accepted": len(found)})
+        return Reply(_encode({"accepted": len(found)}))
 
-    def _index(self) -> Any:
-        return {"project": self._project.name, "routes": _ROUTES, "deployments": sorted(self._services)}
+    def _metrics(self) -> Reply:
+        from loopwright.deploy.online import metrics
+        from loopwright.deploy.online.levels import service_level
+        from loopwright.deploy.online.meters import read
 
-    def _health(self) -> Any:
-        return {"status": "ok"}
-
-    def _ready(self) -> Any:
-        missing = [name for name, one in self.predictors.items() if one.started and not one.ready]
-        if missing:
-            reasons = {name: self.predictors[name].absent().fact for name in missing}
-            raise Unavailable(
-                f"Not loaded yet: {listing(missing)}.", hint="loopwright status", missing=reasons
-            )
-        return {"status": "ready"}
-
-    def _list(self) -> Any:
-        return [_facts(name, predictor) for name, predictor in sorted(self.predictors.items())]
+        own = self.meters.snapshot()
+        levels = [service_level(self._project, name) for name in self._services]
+        made = metrics.exposition(
+            own,
+            read(self._project, without=own.worker),
+            [level for level in levels if level is not None],
+        )
+        return Reply(made, b"text/plain; version=0.0.4; charset=utf-8")
 
 
-def _facts(name: str, predictor: Predictor) -> dict[str, Any]:
-    facts: dict[str, Any] = {"name": name, "model": predictor.config.model, "entity": predictor.config.entity}
-    route = predictor.route
-    if route is None:
-        return facts | {"state": "loading" if predictor.started else "not started", "variants": []}
-    variants = [
-        {
-            "name": variant.name,
-            "version": variant.version,
-            "weight": variant.weight,
-            "runtime": route.loaded[variant.version].scorer.runtime,
-        }
-        for variant in route.deployment.variants
-    ]
-    refused = {str(version): reason for version, reason in predictor.refused.items()}
-    return facts | {
-        "model": route.deployment.model,
-        "state": "serving",
-        "variants": variants,
-        "runtime": predictor.scorer.runtime,
-        "signature": route.signature,
-        "refused": refused,
-    }
+def _protocol(path: str) -> str:
+    """Return the protocol in whose form a path's errors are written."""
+    if path.startswith("/v2"):
+        return "v2"
+    return "invocations" if path.endswith("/invocations") else RECORDS
+
+
+def _asked(path: str) -> tuple[str, str, str] | None:
+    """Return the deployment, version and protocol of a path that asks for predictions; None for others."""
+    if path.startswith("/predict/"):
+        return path.removeprefix("/predict/"), "", RECORDS
+    if path == "/invocations":
+        return "", "", "invocations"
+    if path.startswith("/deployments/") and path.endswith("/invocations"):
+        return path.removeprefix("/deployments/").removesuffix("/invocations"), "", "invocations"
+    if path.startswith("/v2/models/") and path.endswith("/infer"):
+        name, _, version = path.removeprefix("/v2/models/").removesuffix("/infer").partition("/versions/")
+        return name, version, "v2"
+    return None
+
+
+def _by_type(protocol: str, headers: Mapping[bytes, bytes], *, only: bool = False) -> str:
+    """Return the protocol that reads a body of the declared type.
+
+    Raises
+    ------
+    WrongType
+        None does. A page of another site cannot send any of these types unasked.
+    """
+    if protocol != RECORDS:
+        return protocol
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if headers.get(b"content-encoding", b"identity").strip().lower() not in {b"identity", b""}:
+        raise wire.WrongType("A compressed body is not read here.", valid="Send it as it is.")
+    if kind == _JSON:
+        return RECORDS
+    from loopwright.deploy.online.codecs.tables import CONTENT_TYPES
+
+    if kind in CONTENT_TYPES and not only:
+        return "tables"
+    known = ["application/json", *([] if only else [one.decode() for one in CONTENT_TYPES])]
+    raise wire.WrongType(
+        f"The content type {kind.decode('latin-1')[:100]!r} is not read here.",
+        valid=f"Send content-type: {listing(known)}.",
+        hint="curl -H 'content-type: application/json' ...",
+    )
 
 
 def _refuse_method(method: str, path: str, valid: str) -> NoReturn:
     raise wire.WrongMethod(f"{method} does not work on {path[:200]!r}.", valid=f"{valid} does.", allow=valid)
-
-
-def _headers_for(error: LoopwrightError) -> list[tuple[bytes, bytes]]:
-    if isinstance(error, wire.WrongMethod):
-        return [(b"allow", error.attrs["allow"].encode())]
-    if isinstance(error, wire.TooLarge | wire.TooSlow):
-        # What is left of the body must not be taken for the next request.
-        return [(b"connection", b"close")]
-    return [(b"retry-after", b"1")] if error.http_status == 503 else []

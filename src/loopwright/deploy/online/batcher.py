@@ -1,66 +1,43 @@
 """Micro-batches that form by themselves: what is decoded in one turn of the event loop is scored together.
 
-There is no timer: a lone request is scored in the next turn and waits for nobody.
+There is no timer: a lone request is scored in the next turn and waits for nobody. What would hold the loop goes to a
+thread, one batch of a deployment at a time, and what arrives meanwhile forms the next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 from loopwright.deploy.base import Answers, Predictor, Route
-from loopwright.deploy.online.decode import Decoder, Row
+from loopwright.deploy.online.codecs.base import Reply
+from loopwright.deploy.online.limits import Admission, Late
+from loopwright.deploy.online.meters import Meter, VariantMeter
+from loopwright.deploy.online.request import Request
 from loopwright.errors import LoopwrightError
-from loopwright.records import Scalar
+from loopwright.registry.blocks import Blocks
 
-__all__ = ["LOOP_ROWS", "Batcher", "Request"]
+__all__ = ["LOOP_ROWS", "Batcher"]
 
 #: Rows that are scored at once on the event loop; more would hold it for milliseconds, so they go to a thread.
 LOOP_ROWS = 256
+#: Bytes of bodies in one batch: what a batch holds in memory at once.
+BATCH_BYTES = 4 << 20
+#: A model that takes so many seconds for a batch of at most `LOOP_ROWS` is called in a thread.
+SLOW_S = 0.004
+#: Seconds between two looks at the deadlines of what is in threads.
+LOOK_S = 0.05
 
-_encode = msgspec.json.Encoder().encode
-
-
-class _Answer(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """One answer as it is sent; a regression has no `probability`."""
-
-    prediction_id: str
-    prediction: Any
-    probability: dict[str, float] | None = None
-    model: str
-    version: int
-    variant: str
-
-
-@dataclass(slots=True)
-class Request:
-    """One request between decoding and answering. `route` is what its rows were checked against."""
-
-    rows: list[Row]
-    single: bool
-    decoder: Decoder
-    route: Route
-    entities: list[str | None]
-    request_id: str
-    received: float
-
-
-@dataclass(slots=True)
-class _Waiting:
-    request: Request
-    answer: asyncio.Future[bytes]
-
-
-_Outcome = bytes | LoopwrightError
+logger = logging.getLogger(__name__)
+#: A reply, the answers it was written from, and its first row among them; or why there is none.
+_Outcome = tuple[Reply, Answers, int] | LoopwrightError
 
 
 class Batcher:
-    """Collects the requests of one deployment and answers them together.
+    """Collects the requests of one deployment and answers them together. All methods are for the loop's thread.
 
     Parameters
     ----------
@@ -69,153 +46,303 @@ class Batcher:
     executor
         Threads for what would hold the event loop.
     synced
-        Whether logging waits for the disk. Batches then go to a thread one after the other, and what arrives
-        meanwhile forms the next one.
+        Whether logging waits for the disk: then every batch goes to a thread.
+    admission
+        Bounds what waits in this worker.
+    meter
+        Where this deployment is counted.
+    ended
+        Called with each request that was answered and the status it got, for the records that are kept of requests.
     """
 
-    def __init__(self, predictor: Predictor, executor: Executor, *, synced: bool) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        executor: Executor,
+        *,
+        synced: bool,
+        admission: Admission,
+        meter: Meter,
+        ended: Callable[[Request, int, Answers | None, int], None] | None = None,
+    ) -> None:
         self.predictor = predictor
+        self.meter = meter
+        self.ended = ended
         self._executor = executor
         self._synced = synced
-        self._waiting: list[_Waiting] = []
-        self._scheduled = False
-        self._syncing = False
-        self._names: tuple[tuple[Scalar, ...], list[str]] = ((), [])
+        self._admission = admission
+        self._waiting: list[Request] = []
+        self._away: set[Request] = set()
+        self._scheduled = self._busy = self._looking = False
+        #: Seconds of a usual batch, as they were lately.
+        self._usual_s = 0.0
+        self._counted: tuple[Route | None, list[VariantMeter]] = (None, [])
 
-    async def submit(self, request: Request) -> bytes:
-        """Answer one request; its rows are in the prediction log when this returns.
+    def submit(self, request: Request) -> None:
+        """Take one decoded request; it is answered, or failed, later.
 
         Raises
         ------
-        LoopwrightError
-            What `Predictor.predict` raises for these rows; others in the same batch are not affected.
+        Overloaded
+            Too much waits in this worker.
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[bytes] = loop.create_future()
-        self._waiting.append(_Waiting(request, answer))
-        if not self._scheduled and not self._syncing:
+        asked = request.asked
+        if not self._admission.enter(asked.n, request.size):
+            self.meter.refuse("queue_full")
+            raise self._admission.refusal()
+        self.meter.queued_rows += asked.n
+        self.meter.queued_bytes += request.size
+        self._waiting.append(request)
+        if not self._scheduled and not self._busy:
             self._scheduled = True
-            loop.call_soon(self._flush)
-        return await answer
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
         waiting, self._waiting = self._waiting, []
-        small = [one for one in waiting if len(one.request.rows) <= LOOP_ROWS]
-        for one in waiting:
-            if len(one.request.rows) > LOOP_ROWS:
-                self._in_thread([[one]])
+        now = time.monotonic()
+        add = self.meter.queue.add
+        small: list[Request] = []
+        for request in waiting:
+            if now > request.deadline:
+                self._late(request)
+            elif request.asked.n > LOOP_ROWS:
+                add(now - request.decoded)
+                self._in_thread([[request]])
+            else:
+                add(now - request.decoded)
+                small.append(request)
         if not small:
             return
         batches = list(_batches(small))
-        if self._synced:
-            self._syncing = True
-            self._in_thread(batches, then=self._synced_once)
+        if self._synced or self._usual_s > SLOW_S:
+            self._busy = True
+            self._in_thread(batches, then=self._free)
         else:
             for batch in batches:
-                _deliver(batch, self.answer([one.request for one in batch]))
+                self._deliver(batch, self.answer(batch))
 
-    def _synced_once(self) -> None:
-        self._syncing = False
+    def _free(self) -> None:
+        self._busy = False
         if self._waiting:
             self._flush()
 
-    def _in_thread(self, batches: list[list[_Waiting]], then: Any = None) -> None:
-        def work() -> list[list[_Outcome]]:
-            return [self.answer([one.request for one in batch]) for batch in batches]
+    def _in_thread(self, batches: list[list[Request]], then: Callable[[], None] | None = None) -> None:
+        loop = asyncio.get_running_loop()
 
-        def done(future: asyncio.Future[list[list[_Outcome]]]) -> None:
-            if not future.cancelled():
-                for batch, outcomes in zip(batches, future.result(), strict=True):
-                    _deliver(batch, outcomes)
+        def work() -> None:
+            for batch in batches:
+                # Each batch is answered when it is ready, not when all are.
+                loop.call_soon_threadsafe(self._deliver, batch, self.answer(batch))
+
+        def done(future: asyncio.Future[None]) -> None:
+            if not future.cancelled() and (error := future.exception()) is not None:
+                logger.error("a batch of %s was lost", self.predictor.name, exc_info=error)
             if then is not None:
                 then()
 
-        asyncio.get_running_loop().run_in_executor(self._executor, work).add_done_callback(done)
+        self._away.update(request for batch in batches for request in batch)
+        if not self._looking:
+            self._looking = True
+            loop.call_later(LOOK_S, self._look)
+        loop.run_in_executor(self._executor, work).add_done_callback(done)
+
+    def _look(self) -> None:
+        """Tell the callers of what is in threads when their time is over."""
+        now = time.monotonic()
+        for request in [one for one in self._away if now > one.deadline]:
+            self._away.discard(request)
+            self._late(request)
+        self._looking = bool(self._away)
+        if self._looking:
+            asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _late(self, request: Request) -> None:
+        waited = (time.monotonic() - request.received) * 1000.0
+        self.meter.refuse("timeout")
+        self._leave(request)
+        self.fail(
+            request,
+            Late(
+                f"The answer was not there after {waited:.0f} ms.",
+                valid="The deadline is timeout of the deployment in loopwright.toml, or less where x-timeout-ms says so.",
+                hint="send fewer records at once, or try again",
+            ),
+        )
+
+    def fail(self, request: Request, error: LoopwrightError) -> None:
+        """Answer a request with an error, and count it."""
+        if request.ended:
+            return
+        request.ended = True
+        self.meter.request(request.protocol, error.http_status)
+        if error.__cause__ is not None and error.http_status >= 500:
+            logger.error("%s: %s", self.predictor.name, error, exc_info=error.__cause__)
+        request.fail(error)
+        if self.ended is not None:
+            self.ended(request, error.http_status, None, 0)
 
     def answer(self, requests: list[Request]) -> list[_Outcome]:
         """Answer requests that share a route together; an error of one does not reach the others."""
         try:
-            return self._together(requests)
+            answers = self._predict(requests)
         except LoopwrightError as error:
             outcome = error
         except Exception as error:  # noqa: BLE001  (a request is never met with silence, whatever went wrong)
-            outcome = LoopwrightError(f"The prediction failed: {type(error).__name__}: {error}")
-            outcome.__cause__ = error
+            outcome = _unexpected("The prediction", error)
+        else:
+            return self._write(requests, answers)
         if len(requests) == 1:
             return [outcome]
         return [self.answer([one])[0] for one in requests]
 
-    def _together(self, requests: list[Request]) -> list[_Outcome]:
+    def _predict(self, requests: list[Request]) -> Answers:
         first = requests[0]
         if len(requests) == 1:
-            rows, entities, received = first.rows, first.entities, [first.received] * len(first.rows)
-        else:
-            rows = [row for one in requests for row in one.rows]
-            entities = [entity for one in requests for entity in one.entities]
-            received = [one.received for one in requests for _ in one.rows]
-        named = any(one.request_id for one in requests)
-        answers = self.predictor.predict(
-            first.decoder.columns(rows),
+            return self._predict_one(first)
+        columns = _columns(requests)
+        entities: list[str | None] | None = None
+        if any(one.asked.entities or one.details.entity for one in requests):
+            entities = [entity for one in requests for entity in _entities(one)]
+        plain = all(one.details.request_id == one.details.trace == "" for one in requests)
+        return self.predictor.predict(
+            columns,
             entities=entities,
-            request_ids=[one.request_id for one in requests for _ in one.rows] if named else None,
-            received=received,
+            request_ids=None
+            if plain
+            else [one.details.request_id for one in requests for _ in range(one.asked.n)],
+            traces=None if plain else [one.details.trace for one in requests for _ in range(one.asked.n)],
+            received=[one.received for one in requests for _ in range(one.asked.n)],
             route=first.route,
+            places=(
+                [one.place for one in requests for _ in range(one.asked.n)]
+                if any(one.place is not None for one in requests)
+                else None
+            ),
         )
-        made = self._rows(answers)
-        bodies: list[_Outcome] = []
+
+    def _predict_one(self, request: Request) -> Answers:
+        n, details = request.asked.n, request.details
+        entities: list[str | None] | None = None
+        if request.asked.entities or details.entity:
+            entities = _entities(request)
+        return self.predictor.predict(
+            _columns([request]),
+            entities=entities,
+            request_ids=[details.request_id] * n if details.request_id else None,
+            traces=[details.trace] * n if details.trace else None,
+            received=request.received,
+            route=request.route,
+            places=None if request.place is None else [request.place] * n,
+        )
+
+    def _write(self, requests: list[Request], answers: Answers) -> list[_Outcome]:
+        """Write the replies; the predictions are made and logged, whatever becomes of one reply."""
+        started = time.monotonic()
+        outcomes: list[_Outcome] = []
         at = 0
         for one in requests:
-            own = made[at : at + len(one.rows)]
-            bodies.append(_encode(own[0] if one.single else {"predictions": own}))
-            at += len(one.rows)
-        return bodies
+            try:
+                outcomes.append((one.codec.encode(answers, at, one.asked), answers, at))
+            except LoopwrightError as error:
+                outcomes.append(error)
+            except Exception as error:  # noqa: BLE001  (as above)
+                outcomes.append(_unexpected("The reply", error))
+            at += one.asked.n
+        self._count(requests[0].route, answers, time.monotonic() - started)
+        return outcomes
 
-    def _rows(self, answers: Answers) -> list[_Answer]:
-        if self._names[0] is not answers.classes:
-            self._names = answers.classes, [str(label) for label in answers.classes]
-        names = self._names[1]
-        shares: list[dict[str, float] | None] = [None] * len(answers)
-        if answers.probability is not None:
-            # NaN: this row's variant gives no probability.
-            shares = [
-                dict(zip(names, row, strict=True)) if row[0] == row[0] else None
-                for row in answers.probability.tolist()
+    def _count(self, route: Route, answers: Answers, encode_s: float) -> None:
+        meter, n = self.meter, len(answers)
+        meter.log.add(answers.log_s)
+        meter.encode.add(encode_s)
+        meter.batch_rows.add(n)
+        meters = self._meters(route)
+        for place, rows, seconds in answers.parts:
+            meters[place].score.add(seconds)
+            meters[place].rows += rows
+        if n <= LOOP_ROWS:
+            self._usual_s += 0.2 * (answers.score_s - self._usual_s)
+
+    def _meters(self, route: Route) -> list[VariantMeter]:
+        """Return what counts each variant of a route, by place."""
+        if self._counted[0] is not route:
+            found = [
+                self.meter.variant(variant.name, variant.version, scorer.runtime)
+                for variant, scorer in zip(route.variants, route.scorers, strict=True)
             ]
-        columns = (answers.prediction_id, answers.prediction.tolist(), shares, answers.version.tolist())
-        return [
-            _Answer(
-                prediction_id=one,
-                prediction=prediction,
-                probability=share,
-                model=answers.model,
-                version=version,
-                variant=variant,
-            )
-            for one, prediction, share, version, variant in zip(*columns, answers.variant, strict=True)
-        ]
+            self.meter.serves(found)
+            self._counted = route, found
+        return self._counted[1]
+
+    def _leave(self, request: Request) -> None:
+        self._admission.leave(request.asked.n, request.size)
+        self.meter.queued_rows -= request.asked.n
+        self.meter.queued_bytes -= request.size
+
+    def _deliver(self, batch: list[Request], outcomes: list[_Outcome]) -> None:
+        done = time.monotonic()
+        meters = self._meters(batch[0].route)
+        away, ended, count = self._away, self.ended, self.meter.request
+        for request, outcome in zip(batch, outcomes, strict=True):
+            if request.ended:
+                continue
+            if away:
+                away.discard(request)
+            self._leave(request)
+            if isinstance(outcome, LoopwrightError):
+                self.fail(request, outcome)
+                continue
+            reply, answers, first = outcome
+            request.ended = True
+            request.reply(reply)
+            place = 0 if answers.places is None else answers.places[first]
+            meters[place].latency.add(done - request.received)
+            count(request.protocol, 200)
+            if ended is not None:
+                ended(request, 200, answers, first)
 
 
-def _batches(waiting: list[_Waiting]) -> Iterator[list[_Waiting]]:
-    """Cut requests into batches of one route and at most `LOOP_ROWS` rows, in their order."""
-    batch: list[_Waiting] = []
-    size = 0
+def _unexpected(what: str, error: Exception) -> LoopwrightError:
+    made = LoopwrightError(f"{what} failed: {type(error).__name__}: {error}")
+    made.__cause__ = error
+    return made
+
+
+def _entities(request: Request) -> list[str | None]:
+    """Return who each row is about: what the row itself says goes before the header."""
+    given = request.details.entity or None
+    own = request.asked.entities
+    return [given] * request.asked.n if own is None else [entity or given for entity in own]
+
+
+def _columns(requests: list[Request]) -> Blocks:
+    """Return the rows of requests with the same inputs below each other."""
+    first = requests[0]
+    if all(one.asked.rows is not None for one in requests):
+        if len(requests) == 1:
+            return first.decoder.columns(first.asked.rows or [])
+        return first.decoder.columns([row for one in requests for row in one.asked.rows or ()])
+    return Blocks.concatenated([_own_columns(one) for one in requests])
+
+
+def _own_columns(request: Request) -> Blocks:
+    columns = request.asked.columns
+    return request.decoder.columns(request.asked.rows or []) if columns is None else columns
+
+
+def _batches(waiting: list[Request]) -> Iterator[list[Request]]:
+    """Cut requests into batches of one route, at most `LOOP_ROWS` rows and `BATCH_BYTES` bytes, in their order."""
+    batch: list[Request] = []
+    rows = size = 0
     for one in waiting:
-        rows = len(one.request.rows)
-        if batch and (size + rows > LOOP_ROWS or one.request.route is not batch[0].request.route):
+        n = one.asked.n
+        full = rows + n > LOOP_ROWS or size + one.size > BATCH_BYTES
+        if batch and (full or one.route is not batch[0].route):
             yield batch
-            batch, size = [], 0
+            batch, rows, size = [], 0, 0
         batch.append(one)
-        size += rows
+        rows += n
+        size += one.size
     if batch:
         yield batch
-
-
-def _deliver(batch: list[_Waiting], outcomes: list[_Outcome]) -> None:
-    for one, outcome in zip(batch, outcomes, strict=True):
-        if one.answer.done():
-            continue
-        if isinstance(outcome, LoopwrightError):
-            one.answer.set_exception(outcome)
-        else:
-            one.answer.set_result(outcome)

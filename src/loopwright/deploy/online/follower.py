@@ -6,6 +6,7 @@ version can take minutes in which the logs still need to be sealed.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -18,6 +19,7 @@ from typing import Any
 from loopwright.config import FILE, Project
 from loopwright.deploy.base import Predictor
 from loopwright.deploy.online.app import App
+from loopwright.deploy.shadowing import Shadowing
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids, LabelLog, seal_orphans
@@ -34,10 +36,12 @@ ORPHANS_S = 300.0
 logger = logging.getLogger(__name__)
 
 
-def online(project: Project, ledger: Ledger, ids: Ids, worker: str) -> dict[str, Predictor]:
+def online(
+    project: Project, ledger: Ledger, ids: Ids, worker: str, shadowing: Shadowing | None = None
+) -> dict[str, Predictor]:
     """Return a predictor for each online deployment of a project."""
     return {
-        name: Predictor(project, name, ledger=ledger, ids=ids, worker=worker)
+        name: Predictor(project, name, ledger=ledger, ids=ids, worker=worker, shadowing=shadowing)
         for name, config in project.config.deployment.items()
         if config.mode is Mode.online
     }
@@ -81,10 +85,21 @@ class Follower:
         The project and this process's name.
     app
         The application whose deployments are kept up to date.
+    shadowing
+        What scores for the shadows of the process.
     """
 
-    def __init__(self, project: Project, ledger: Ledger, ids: Ids, worker: str, app: App) -> None:
+    def __init__(
+        self,
+        project: Project,
+        ledger: Ledger,
+        ids: Ids,
+        worker: str,
+        app: App,
+        shadowing: Shadowing | None = None,
+    ) -> None:
         self._project, self._ledger, self._ids, self._worker, self._app = project, ledger, ids, worker, app
+        self._shadowing = shadowing
         self._revision = -1
         self._configured = _changed_at(project)
         self._generation = 0
@@ -105,11 +120,16 @@ class Follower:
         self._reconfigure()
         revision = self._ledger.revision()
         predictors = self._app.predictors
+        for name, predictor in predictors.items():
+            if predictor.unload_idle():
+                logger.info("%s gave back its memory: nobody has asked for it", name)
+                self._trim = True
         if revision == self._revision and not any(one.due for one in predictors.values()):
             return
         for name, predictor in predictors.items():
             try:
-                if predictor.refresh(prepare=prepare):
+                if not predictor.asleep and predictor.refresh(prepare=prepare):
+                    self._app.meters.of(name).swaps += 1
                     logger.info("%s serves %s", name, predictor.route.served if predictor.route else {})
                     self._trim = True
             except LoopwrightError as error:
@@ -129,11 +149,11 @@ class Follower:
             logger.error("the new configuration is not taken over: %s", error)
             return
         known = self._app.predictors
-        wanted = online(project, self._ledger, self._ids, self._worker)
+        wanted = online(project, self._ledger, self._ids, self._worker, self._shadowing)
         self._project, self._revision = project, -1
-        for name, predictor in wanted.items():
+        for name in wanted:
             if name in known:
-                known[name].config = predictor.config
+                known[name].configure(project)
         self._app.serve(project, {name: known.get(name, predictor) for name, predictor in wanted.items()})
         for name, predictor in known.items():
             if name not in wanted:
@@ -164,8 +184,15 @@ class Upkeep:
 
     def turn(self) -> None:
         """Do what is due."""
-        for predictor in self._app.predictors.values():
+        app = self._app
+        for name, predictor in app.predictors.items():
             predictor.maintain()
+            meter = app.meters.of(name)
+            meter.shadow_rows, meter.shadow_dropped = predictor.shadow_rows, predictor.shadow_dropped
+        with contextlib.suppress(OSError):
+            # Numbers for others to look at; the next ones replace them in a second.
+            app.meters.save(self._project)
+            app.notes.maintain()
         self._labels.maintain()
         if time.monotonic() >= self._next_orphans:
             self._next_orphans = time.monotonic() + ORPHANS_S

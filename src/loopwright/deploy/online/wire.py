@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from loopwright.deploy.online import tracing
 from loopwright.errors import InvalidInput
 
 __all__ = [
+    "PLAIN",
+    "Details",
     "Gone",
-    "Headers",
     "Receive",
     "Scope",
     "Send",
@@ -19,18 +21,21 @@ __all__ = [
     "TooSlow",
     "WrongMethod",
     "WrongType",
+    "details_of",
     "read_body",
     "text",
+    "too_large",
+    "too_slow",
 ]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-#: Seconds for a whole body that comes in pieces; a sender that trickles must not hold a connection for ever.
-BODY_S = 60.0
 #: Longest header value that goes into the log, in bytes.
 LONGEST = 256
+#: The longest time a caller can ask for, in milliseconds.
+LONGEST_TIMEOUT_MS = 600_000
 
 
 class WrongMethod(InvalidInput):
@@ -40,7 +45,7 @@ class WrongMethod(InvalidInput):
 
 
 class WrongType(InvalidInput):
-    """The body is not declared as JSON."""
+    """The body is of a type that is not read there."""
 
     http_status = 415
 
@@ -52,7 +57,7 @@ class TooLarge(InvalidInput):
 
 
 class TooSlow(InvalidInput):
-    """The body did not arrive in time."""
+    """The request did not arrive in time."""
 
     http_status = 408
 
@@ -62,54 +67,57 @@ class Gone(Exception):
 
 
 @dataclass(slots=True)
-class Headers:
-    """The headers that matter here. `length` is -1 where none is declared."""
+class Details:
+    """What the headers of a request say about it, besides its type and length.
 
-    content_type: bytes = b""
-    length: int = -1
-    entity: bytes = b""
-    request_id: bytes = b""
-    expects: bool = False
+    `timeout_s` is how long its caller waits, None for as long as the deployment allows. `trace` is a valid
+    ``traceparent``.
+    """
 
-    @classmethod
-    def of(cls, scope: Scope) -> Headers:
-        """Return those of a request."""
-        found = cls()
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                found.content_type = value
-            elif name == b"content-length":
-                found.length = int(value) if value.isdigit() else -1
-            elif name == b"x-entity":
-                found.entity = value
-            elif name == b"x-request-id":
-                found.request_id = value
-            elif name == b"expect":
-                found.expects = True
-        return found
+    entity: str = ""
+    request_id: str = ""
+    variant: str = ""
+    timeout_s: float | None = None
+    trace: str = ""
 
-    def check(self) -> None:
-        """Check what does not depend on the body.
 
-        Raises
-        ------
-        WrongType
-            The body is not declared as JSON. A page of another site cannot send that type unasked.
-        InvalidInput
-            The entity or the request id is too long.
-        """
-        kind = self.content_type.partition(b";")[0].strip().lower()
-        if kind != b"application/json":
-            raise WrongType(
-                f"The content type {kind.decode('latin-1')!r} is not read here.",
-                valid="Send content-type: application/json.",
-                hint="curl -H 'content-type: application/json' ...",
+#: Of a request that says nothing special: one for all, never changed.
+PLAIN = Details()
+
+
+def details_of(headers: Mapping[bytes, bytes]) -> Details:
+    """Read the headers that matter to a prediction.
+
+    Raises
+    ------
+    InvalidInput
+        One is too long, or says nothing that can be understood.
+    """
+    found = Details()
+    for name in (b"x-entity", b"x-request-id", b"x-variant"):
+        value = headers.get(name)
+        if value and len(value) > LONGEST:
+            raise InvalidInput(
+                f"The header {name.decode()} has {len(value)} bytes.", valid=f"At most {LONGEST} are kept."
             )
-        for name, value in (("x-entity", self.entity), ("x-request-id", self.request_id)):
-            if len(value) > LONGEST:
-                raise InvalidInput(
-                    f"The header {name} has {len(value)} bytes.", valid=f"At most {LONGEST} are kept."
-                )
+    found.entity = text(headers.get(b"x-entity", b""))
+    found.request_id = text(headers.get(b"x-request-id", b""))
+    found.variant = text(headers.get(b"x-variant", b""))
+    if timeout := headers.get(b"x-timeout-ms"):
+        found.timeout_s = timeout_s(text(timeout), "The header x-timeout-ms")
+    if trace := headers.get(b"traceparent"):
+        # A broken one is another system's fault and no reason to refuse.
+        found.trace = tracing.parse(trace) or ""
+    return found
+
+
+def timeout_s(value: str, what: str) -> float:
+    """Return a timeout given in milliseconds as seconds, or raise `InvalidInput` that names where it stood."""
+    if not value.isdecimal() or not 1 <= int(value[:12]) <= LONGEST_TIMEOUT_MS:
+        raise InvalidInput(
+            f"{what} is {value[:60]!r}.", valid=f"It is in milliseconds, from 1 to {LONGEST_TIMEOUT_MS}."
+        )
+    return int(value) / 1000.0
 
 
 def text(value: bytes) -> str:
@@ -120,51 +128,52 @@ def text(value: bytes) -> str:
         return value.decode("latin-1")
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes | bytearray:
-    """Read a body of at most `limit` bytes.
+async def read_body(
+    receive: Receive, headers: Mapping[bytes, bytes], limit: int, seconds: float
+) -> bytes | bytearray:
+    """Read a body of at most `limit` bytes that arrives within so many seconds.
 
     Raises
     ------
     TooLarge
         It is larger; reading stops there.
     TooSlow
-        It did not arrive within a minute.
+        It did not arrive in time.
     Gone
         The caller hung up.
     """
-    if headers.length > limit:
-        if not headers.expects:
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
+        if b"expect" not in headers:
             await _drain(receive, limit)
-        raise _too_large(limit)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise Gone
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
+        raise too_large(limit)
     try:
-        async with asyncio.timeout(BODY_S):
-            return await _rest(receive, bytearray(body), limit)
+        async with asyncio.timeout(seconds):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            body: bytes = message.get("body", b"")
+            if message.get("more_body"):
+                return await _rest(receive, bytearray(body), limit)
     except TimeoutError:
-        raise TooSlow(
-            f"The body did not arrive within {BODY_S:.0f} s.", valid="Send fewer records at once."
-        ) from None
+        raise too_slow(seconds) from None
+    if len(body) > limit:
+        raise too_large(limit)
+    return body
 
 
 async def _rest(receive: Receive, body: bytearray, limit: int) -> bytearray:
     while True:
         if len(body) > limit:
             await _drain(receive, limit)
-            raise _too_large(limit)
+            raise too_large(limit)
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Gone
         body += message.get("body", b"")
         if not message.get("more_body"):
             if len(body) > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
             return body
 
 
@@ -186,8 +195,17 @@ async def _drain(receive: Receive, most: int) -> None:
         return
 
 
-def _too_large(limit: int) -> TooLarge:
+def too_large(limit: int) -> TooLarge:
+    """Return the refusal of a body that is too large."""
     return TooLarge(
         f"The body has more than {limit} bytes.",
         valid="Send fewer records at once, or raise max_body in [serving] of loopwright.toml.",
+    )
+
+
+def too_slow(timeout: float) -> TooSlow:
+    """Return the refusal of a request that takes too long to arrive."""
+    return TooSlow(
+        f"The request did not arrive within {timeout:g} s.",
+        valid="Send fewer records at once, or raise body_timeout in [serving] of loopwright.toml.",
     )

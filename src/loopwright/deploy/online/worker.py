@@ -6,6 +6,8 @@ The supervisor hands down a listening socket, so that connections wait while a k
 from __future__ import annotations
 
 import argparse
+import functools
+import gc
 import logging
 import os
 import signal
@@ -20,6 +22,9 @@ from loopwright import parts
 from loopwright.config import Project
 from loopwright.deploy.online.app import App
 from loopwright.deploy.online.follower import FOLLOW_S, UPKEEP_S, Follower, Repeat, Upkeep, online
+from loopwright.deploy.online.keys import Keys
+from loopwright.deploy.online.protocol import Wire
+from loopwright.deploy.shadowing import Shadowing
 from loopwright.errors import Denied, LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids, LabelLog
@@ -84,10 +89,20 @@ class _Worker:
         self.ledger = Ledger.open(project, actor=name)
         ids = Ids.open(project)
         self.labels = LabelLog(project, durability=project.config.serving.durability)
-        self.app = App(project, online(project, self.ledger, ids, name), self.labels, ids)
-        self.follower = Follower(project, self.ledger, ids, name, self.app)
+        self.shadowing = Shadowing()
+        self.keys = Keys(self.ledger, project.config.serving.host)
+        self.app = App(
+            project,
+            online(project, self.ledger, ids, name, self.shadowing),
+            self.labels,
+            ids,
+            keys=self.keys,
+            worker=name,
+        )
+        self.follower = Follower(project, self.ledger, ids, name, self.app, self.shadowing)
         self.threads = [
             Repeat("following the ledger", FOLLOW_S, self.follower.turn),
+            Repeat("following the keys", FOLLOW_S, self.keys.refresh),
             Repeat("sealing the logs", UPKEEP_S, Upkeep(project, self.app, self.labels).turn),
         ]
 
@@ -95,12 +110,22 @@ class _Worker:
         """Serve on a listening socket until SIGTERM."""
         # Load before the first connection is accepted: until then it waits in the socket's backlog. What must be
         # compiled first is left to the thread, which can take its time.
+        self.keys.require_for(listener.getsockname()[0])
         self.follower.turn(prepare=False)
+        # What is loaded by now stays: collecting garbage need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+        # A thread that scores or seals gives the loop its turn sooner than after the usual 5 ms.
+        sys.setswitchinterval(0.001)
         for thread in self.threads:
             thread.start()
         server = uvicorn.Server(
             uvicorn.Config(
                 self.app,
+                http=functools.partial(Wire, self.app),  # type: ignore[arg-type]
+                interface="asgi3",
+                proxy_headers=False,
                 ws="none",
                 lifespan="off",
                 access_log=False,
@@ -130,6 +155,7 @@ class _Worker:
         for thread in self.threads:
             thread.end()
         self.app.close()
+        self.shadowing.close()
         for predictor in predictors:
             predictor.close()
         self.labels.close()
