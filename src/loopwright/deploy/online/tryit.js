@@ -130,7 +130,7 @@
       const known = !off && field.input.value !== "" && Number.isFinite(value);
       const outside = known && (value < field.min || value > field.max);
       field.box.classList.toggle("outside", outside);
-      if (outside) field.note.textContent = `outside ${field.said}`;
+      if (outside && !field.box.classList.contains("wrong")) field.note.textContent = `outside ${field.said}`;
       const width = field.max - field.min;
       const place = width > 0 ? Math.min(1, Math.max(0, (value - field.min) / width)) : 0.5;
       field.mark.toggleAttribute("hidden", !known);
