@@ -49,7 +49,12 @@ class Parsed(HTMLParser):
 
 
 @pytest.mark.parametrize(
-    "reply", [tryit.page("shop", "a/b ü", mixed()), tryit.index("shop", {"a": mixed(), "b": None})]
+    "reply",
+    [
+        tryit.page("shop", "a/b ü", mixed()),
+        tryit.index("shop", {"a": mixed(), "b": None}),
+        tryit.door("shop"),
+    ],
 )
 def test_the_page_needs_nothing_from_elsewhere(reply: Any) -> None:
     """No address leads out of the server, nothing is inline but what the policy names by its content."""

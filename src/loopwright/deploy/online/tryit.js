@@ -257,6 +257,7 @@
       return;
     }
     const { entity, variant, key } = who();
+    try { sessionStorage.setItem("key", key); } catch { /* then it is typed again */ }
     const headers = { "content-type": "application/json" };
     if (entity) headers["x-entity"] = bytes(entity);
     if (variant) headers["x-variant"] = bytes(variant);
@@ -311,5 +312,6 @@
       getSelection().selectAllChildren(byId("code"));
     }
   });
+  try { byId("key").value = sessionStorage.getItem("key") || ""; } catch { /* storage may be forbidden */ }
   fill(facts.examples[0]);
 })();

@@ -21,7 +21,7 @@ from loopwright.deploy.online.described import Described
 from loopwright.records import Column
 from loopwright.registry.profile import ColumnProfile
 
-__all__ = ["index", "page", "wants_page"]
+__all__ = ["door", "index", "page", "wants_page"]
 
 HTML = b"text/html; charset=utf-8"
 #: A column whose listed categories cover at least this share of the training data gets a list to choose from.
@@ -84,7 +84,7 @@ def page(project_name: str, name: str, one: Described) -> Reply:
 <div class="field-note"><span>another than its own, for tests</span></div></div>
 <div class="field long"><div class="field-head"><label class="field-name" for="key">API key</label></div>
 <input class="control" id="key" type="password" maxlength="256" autocomplete="off">
-<div class="field-note"><span>where a rate limit holds; not kept</span></div></div>
+<div class="field-note"><span>where the server needs one</span></div></div>
 </div>
 <div class="actions"><button class="send" id="send">Predict</button>
 <button type="button" class="plain" id="another"{another}>Another example</button>
@@ -103,7 +103,7 @@ def page(project_name: str, name: str, one: Described) -> Reply:
 </div>
 <script type="application/json" id="facts">{_facts(name, one, examples)}</script>
 """
-    return _whole(project_name, f"{name} · try it", name, body, script=True)
+    return _whole(project_name, f"{name} · try it", name, body, script="tryit.js")
 
 
 def index(project_name: str, deployments: Mapping[str, Described | None]) -> Reply:
@@ -115,11 +115,26 @@ def index(project_name: str, deployments: Mapping[str, Described | None]) -> Rep
 <div class="title"><h1>Online deployments</h1><span class="pill">{count}</span></div>
 <div class="cards">{cards}</div>{"" if cards else empty}
 """
-    return _whole(project_name, "Online deployments", "", body, script=False)
+    return _whole(project_name, "Online deployments", "", body)
 
 
-def _whole(project_name: str, title: str, here: str, body: str, *, script: bool) -> Reply:
-    style, theme, own = _asset("tryit.css"), _asset("tryit_theme.js"), _asset("tryit.js")
+def door(project_name: str) -> Reply:
+    """Return the page that asks for an API key, for browsers that were refused with 401 at a page.
+
+    It fetches the page with the key and shows that in its own place; the key stays in the browser's tab.
+    """
+    body = """
+<form class="panel door" id="door"><div class="panel-head"><h2>API key</h2></div>
+<input class="control" id="key" type="password" maxlength="256" autocomplete="off" aria-label="API key" autofocus>
+<div class="actions"><button class="send">Open</button>
+<span class="note" id="said" role="status">The pages show real rows, so they need a key as requests do.</span></div></form>
+"""
+    return _whole(project_name, "API key", "", body, script="tryit_door.js")
+
+
+def _whole(project_name: str, title: str, here: str, body: str, *, script: str = "") -> Reply:
+    style, theme = _asset("tryit.css"), _asset("tryit_theme.js")
+    own = _asset(script) if script else ""
     where = f'<span class="slash">/</span><span class="here">{escape(here)}</span>' if here else ""
     text = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
@@ -132,8 +147,9 @@ def _whole(project_name: str, title: str, here: str, body: str, *, script: bool)
 <main class="shell">{body}</main>
 {f"<script>{own}</script>" if script else ""}</body></html>
 """
-    # The policy names the style and the scripts by their content, so that the same page may be kept and sent again.
-    scripts = " ".join(_hash(one) for one in ((theme, own) if script else (theme,)))
+    # The policy names the style and the scripts by their content. It has those of all pages, because the page behind
+    # the door is shown under the door's policy.
+    scripts = " ".join(_hash(_asset(one)) for one in ("tryit_theme.js", "tryit.js", "tryit_door.js"))
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {scripts}; connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -43,12 +43,15 @@ class Front:
         self.deployments = deployments
         self.sent: list[tuple[dict[str, str], Any]] = []
         self.answers: list[tuple[int, Any]] = []
+        self.key = ""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
         path = scope["path"]
         name = path.rpartition("/")[2]
-        if path == "/":
+        if self.key and dict(scope["headers"]).get(b"x-api-key", b"").decode() != self.key:
+            await self._reply(send, 401, tryit.door("cellar"))
+        elif path == "/":
             await self._reply(send, 200, tryit.index("cellar", self.deployments))
         elif path.startswith("/try/"):
             one = self.deployments[name]
@@ -298,3 +301,26 @@ def test_the_index_leads_to_the_pages(served: tuple[str, Front, Project], browse
     visit.page.wait_for_selector("#form")
     assert visit.page.evaluate("document.documentElement.dataset.theme") == "dark"
     visit.close()
+
+
+def test_a_key_opens_the_pages(served: tuple[str, Front, Project], browser: Any) -> None:
+    """Where a key is needed the browser is asked for it once; a wrong one is said to be wrong; requests carry it."""
+    url, front, _ = served
+    front.key = "lw_secret"
+    try:
+        visit = Visit(browser, url)
+        page = visit.page
+        assert page.query_selector("a.card") is None
+        page.fill("#key", "lw_wrong")
+        page.click(".send")
+        page.wait_for_function("document.getElementById('said').textContent === 'This key is not valid.'")
+        page.fill("#key", "lw_secret")
+        page.click(".send")
+        page.wait_for_selector("a.card")
+        page.click("a.card[href='/try/wine-api']")
+        page.wait_for_selector("#form")
+        assert page.input_value("#key") == "lw_secret"
+        assert "wine/1" in visit.send()
+        visit.close(expected="401")
+    finally:
+        front.key = ""
