@@ -19,6 +19,7 @@ import pytest
 import loopwright as lw
 from loopwright.errors import (
     Conflict,
+    Denied,
     InvalidInput,
     LoopwrightError,
     NotFound,
@@ -314,7 +315,9 @@ def test_errors_have_the_class_that_the_server_raised(server: Server) -> None:
         (422, {"error": {"code": "schema_mismatch", "message": "m", "row": 3}}, SchemaMismatch),
         (404, {"error": {"code": "not_found", "message": "m", "valid": "v", "hint": "h"}}, NotFound),
         (409, {"error": {"code": "conflict", "message": "m"}}, Conflict),
-        (429, {"error": {"code": "of a later version", "message": "m"}}, Unavailable),
+        (504, {"error": {"code": "deadline_exceeded", "message": "m"}}, Unavailable),
+        (401, {"error": {"code": "unauthorized", "message": "m"}}, Denied),
+        (429, {"error": {"code": "too_many_requests", "message": "m"}}, InvalidInput),
         (418, {"error": {"code": "of a later version", "message": "m"}}, InvalidInput),
         (500, {"error": {"code": "of a later version", "message": "m"}}, LoopwrightError),
         (502, b"<html>", Unavailable),

@@ -86,7 +86,9 @@ def test_every_route_and_refusal_is_there() -> None:
     } <= set(paths)
     posts = [path["post"] for path in paths.values() if "post" in path]
     for one in posts:
-        assert {"400", "404", "405", "408", "413", "415", "422", "429", "503", "504"} <= set(one["responses"])
+        assert {"400", "401", "404", "405", "408", "413", "415", "422", "429", "503", "504"} <= set(
+            one["responses"]
+        )
     assert {"application/json", "text/csv"} < set(paths["/predict/demand"]["post"]["requestBody"]["content"])
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from loopwright import errors, parts
 from loopwright.config import Project
-from loopwright.errors import InvalidInput, LoopwrightError, Unavailable
+from loopwright.errors import Denied, InvalidInput, LoopwrightError, Unavailable
 from loopwright.records import Scalar
 
 __all__ = [
@@ -305,6 +305,8 @@ def _error(url: str, status: int, body: Any) -> LoopwrightError:
 
 
 def _by_status(status: int) -> type[LoopwrightError]:
-    if status in {429, 503, 504}:
+    if status in {503, 504}:
         return Unavailable
+    if status in {401, 403}:
+        return Denied
     return InvalidInput if status < 500 else LoopwrightError

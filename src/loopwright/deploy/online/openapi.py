@@ -18,6 +18,7 @@ __all__ = ["document"]
 JSON = "application/json"
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
+ARROW_FILE = "application/vnd.apache.arrow.file"
 PARQUET = "application/vnd.apache.parquet"
 BINARY = "application/octet-stream"
 #: Types of the Open Inference Protocol that a tensor can have here.
@@ -32,10 +33,12 @@ _RETRY = {
         "schema": {"type": "integer", "minimum": 0},
     }
 }
+_CHALLENGE = {"WWW-Authenticate": {"description": "How to send a key.", "schema": {"type": "string"}}}
 _ALLOW = {"Allow": {"description": "What works.", "schema": {"type": "string"}}}
 #: Every refusal by status: its component, what it means, and the headers it has.
 _REFUSALS: dict[int, tuple[str, str, dict[str, Any]]] = {
     400: ("Unreadable", "The body is no such document, or holds no rows; the message says where.", {}),
+    401: ("Unauthorized", "A key is needed, and none that is valid was sent.", _CHALLENGE),
     404: (
         "Unknown",
         "There is no such deployment, version, variant or prediction; the nearest is named.",
@@ -50,7 +53,9 @@ _REFUSALS: dict[int, tuple[str, str, dict[str, Any]]] = {
     503: ("Refused", "Nothing was done: not loaded yet, or too much is waiting.", _RETRY),
     504: ("TooLate", "There was no answer within the time that the caller or the deployment gives.", {}),
 }
-_POSTED = (400, 404, 405, 408, 413, 415, 422, 429, 503, 504)
+#: What a protocol's error schema is called, and its refusals after it.
+_ERRORS = {"records": "Error", "invocations": "MLflowError", "v2": "InferenceError"}
+_POSTED = (400, 401, 404, 405, 408, 413, 415, 422, 429, 503, 504)
 
 
 def document(project_name: str, deployments: Mapping[str, Described], *, version: str = "") -> dict[str, Any]:
@@ -104,7 +109,9 @@ def document(project_name: str, deployments: Mapping[str, Described], *, version
         "components": {
             "schemas": _components(made),
             "responses": {
-                component: _refusal(text, headers) for component, text, headers in _REFUSALS.values()
+                _refusal_name(status, protocol): _refusal(text, headers, protocol)
+                for protocol in _ERRORS
+                for status, (_, text, headers) in _REFUSALS.items()
             },
             "parameters": _PARAMETERS,
         },
@@ -125,6 +132,8 @@ def _component_names(deployments: Iterable[str]) -> dict[str, str]:
 def _components(made: Mapping[str, Described]) -> dict[str, Schema]:
     found: dict[str, Schema] = {
         "Error": schemas.error(),
+        "MLflowError": schemas.mlflow_error(),
+        "InferenceError": schemas.inference_error(),
         "Label": schemas.labels(),
         "InferenceRequest": _INFERENCE_REQUEST,
         "InferenceResponse": _INFERENCE_RESPONSE,
@@ -132,7 +141,7 @@ def _components(made: Mapping[str, Described]) -> dict[str, Schema]:
     for name, one in made.items():
         found[f"{name}.Record"] = schemas.record(one)
         found[f"{name}.Answer"] = schemas.answer(one)
-        found[f"{name}.Prediction"] = schemas.prediction(one)
+        found[f"{name}.Output"] = schemas.output(one)
     return found
 
 
@@ -159,19 +168,19 @@ _PARAMETERS: dict[str, Any] = {
         "name": "x-timeout-ms",
         "in": "header",
         "description": "Milliseconds after which the answer is of no use; by default the deployment's `timeout`.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": 86_400_000},
+        "schema": {"type": "integer", "minimum": 1, "maximum": 600_000},
     },
     "key": {
         "name": "x-api-key",
         "in": "header",
-        "description": "Who asks, for `serving.rate_limit`.",
+        "description": "Who asks: needed as soon as the project has a key; `serving.rate_limit` counts by it.",
         "schema": {"type": "string", "maxLength": _LONGEST},
     },
     "traceparent": {
         "name": "traceparent",
         "in": "header",
-        "description": "The caller's trace (W3C Trace Context); kept with the prediction.",
-        "schema": {"type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
+        "description": "The caller's trace (W3C Trace Context), kept with the prediction; one that is none is left out.",
+        "schema": {"type": "string", "examples": ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]},
     },
 }
 _ASKING = [{"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS]
@@ -181,13 +190,22 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _refusal(text: str, headers: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {"description": text, "content": {JSON: {"schema": _ref("Error")}}}
+def _refusal_name(status: int, protocol: str) -> str:
+    """Return what a refusal is called among the components."""
+    prefix = {"records": "", "invocations": "MLflow", "v2": "Inference"}[protocol]
+    return prefix + _REFUSALS[status][0]
+
+
+def _refusal(text: str, headers: dict[str, Any], protocol: str) -> dict[str, Any]:
+    made: dict[str, Any] = {"description": text, "content": {JSON: {"schema": _ref(_ERRORS[protocol])}}}
     return made | {"headers": headers} if headers else made
 
 
-def _refusals(statuses: Iterable[int]) -> dict[str, Any]:
-    return {str(status): {"$ref": f"#/components/responses/{_REFUSALS[status][0]}"} for status in statuses}
+def _refusals(statuses: Iterable[int], protocol: str = "records") -> dict[str, Any]:
+    return {
+        str(status): {"$ref": f"#/components/responses/{_refusal_name(status, protocol)}"}
+        for status in statuses
+    }
 
 
 def _ok(schema: Schema, text: str, content_type: str = JSON, **more: Any) -> dict[str, Any]:
@@ -200,32 +218,37 @@ def _get(
     summary: str,
     schema: Schema,
     *,
-    refused: tuple[int, ...] = (),
+    refused: tuple[int, ...] = (401,),
     content_type: str = JSON,
+    not_ready: Schema | None = None,
 ) -> dict[str, Any]:
-    return {
-        "get": {
-            "operationId": operation,
-            "tags": [tag],
-            "summary": summary,
-            "responses": _ok(schema, summary, content_type) | _refusals((*refused, 405)),
-        }
-    }
+    """Return the operation that reads something; `not_ready` is what it says with a 503."""
+    protocol = "v2" if tag == "v2" else "records"
+    responses = _ok(schema, summary, content_type) | _refusals((*refused, 405), protocol)
+    if not_ready is not None:
+        said = {"anyOf": [not_ready, _ref(_ERRORS[protocol])]}
+        responses["503"] = {"description": "Not yet.", "content": {JSON: {"schema": said}}, "headers": _RETRY}
+    return {"get": {"operationId": operation, "tags": [tag], "summary": summary, "responses": responses}}
 
 
 def _post(
-    operation: str, tag: str, summary: str, content: dict[str, Any], responses: dict[str, Any], **more: Any
+    operation: str,
+    tag: str,
+    summary: str,
+    content: dict[str, Any],
+    responses: dict[str, Any],
+    *parameters: dict[str, Any],
 ) -> dict[str, Any]:
+    protocol = {"v2": "v2", "mlflow": "invocations"}.get(tag, "records")
     return {
         "post": {
             "operationId": operation,
             "tags": [tag],
             "summary": summary,
-            "parameters": _ASKING,
+            "parameters": [*_ASKING, *parameters],
             "requestBody": {"required": True, "content": content},
-            "responses": responses | _refusals(_POSTED),
+            "responses": responses | _refusals(_POSTED, protocol),
         }
-        | more
     }
 
 
@@ -250,22 +273,29 @@ def _common(deployments: Mapping[str, Described], names: Mapping[str, str]) -> I
     served = {"type": "array", "items": _DEPLOYMENT}
     yield "/deployments", _get("deployments", "state", "What is served, and what it takes", served)
     alive = _object({"status": {"const": "ok"}}, ["status"])
-    yield "/health", _get("health", "state", "The process is alive", alive)
+    yield "/health", _get("health", "state", "The process is alive", alive, refused=())
     ready = _object({"status": {"const": "ready"}}, ["status"])
     yield "/ready", _get("ready", "state", "Everything that was started is loaded", ready, refused=(503,))
     text = {"type": "string"}
+    yield "/", _get("index", "state", "A page of what is served; JSON for programs", {"type": "object"})
     yield "/metrics", _get("metrics", "state", "Figures for Prometheus", text, content_type="text/plain")
     yield "/openapi.json", _get("openapi", "state", "This document", {"type": "object"})
     if deployments:
-        answers = _unique(_mlflow_answer(names[name]) for name in deployments)
+        answers = _unique(_mlflow_answer(names[name], one) for name, one in deployments.items())
         yield (
             "/invocations",
             _post(
                 "invocations",
                 "mlflow",
-                "Ask the only deployment that is served, as MLflow's scoring server is asked",
+                "Ask the only deployment, or the one that x-deployment names, as MLflow's scoring server is asked",
                 _mlflow_content(next(iter(deployments.values())), ()),
                 _ok(answers, "The predictions, in the order of the rows."),
+                {
+                    "name": "x-deployment",
+                    "in": "header",
+                    "description": "Which deployment, where there are several.",
+                    "schema": {"type": "string"},
+                },
             ),
         )
     yield "/ping", _get("ping", "mlflow", "Whether the process is alive, as MLflow asks", {}, refused=(503,))
@@ -280,9 +310,9 @@ def _common(deployments: Mapping[str, Described], names: Mapping[str, str]) -> I
     )
     yield "/v2", _get("v2_server", "v2", "What this server is", server)
     live = _object({"live": {"type": "boolean"}}, ["live"])
-    yield "/v2/health/live", _get("v2_live", "v2", "The process is alive", live)
-    up = _object({"ready": {"type": "boolean"}}, ["ready"])
-    yield "/v2/health/ready", _get("v2_ready", "v2", "Everything is loaded", up, refused=(503,))
+    yield "/v2/health/live", _get("v2_live", "v2", "The process is alive", live, refused=())
+    up = _object({"live": {"type": "boolean"}, "ready": {"type": "boolean"}}, ["ready"])
+    yield "/v2/health/ready", _get("v2_ready", "v2", "Everything is loaded", up, refused=(), not_ready=up)
 
 
 def _plain(name: str, one: Described, component: str) -> dict[str, Any]:
@@ -298,21 +328,29 @@ def _plain(name: str, one: Described, component: str) -> dict[str, Any]:
         },
         CSV: {"schema": {"type": "string"}, "example": _csv(many)},
         ARROW: {"schema": _FILE | {"description": "An Arrow IPC stream with the inputs as columns."}},
+        ARROW_FILE: {"schema": _FILE | {"description": "An Arrow IPC file with the inputs as columns."}},
         PARQUET: {"schema": _FILE | {"description": "A Parquet file with the inputs as columns."}},
     }
     said = {
         "200": {
-            "description": "One answer for one record; for a list or a table, one for each row in its order. They are in "
-            "the prediction log.",
-            "content": {JSON: {"schema": {"oneOf": [answer, schemas.answers(answer)]}}},
+            "description": "One answer for one record; for a list or a table, one for each row in its order. A table is "
+            "answered in the form that the header accept names. All are in the prediction log.",
+            "content": {JSON: {"schema": {"oneOf": [answer, schemas.answers(answer)]}}}
+            | {kind: {"schema": {"type": "string"}} for kind in (CSV, ARROW, ARROW_FILE, PARQUET)},
         }
     }
     which = f"Predict {one.signature.target!r} with {one.model}"
-    return {f"/predict/{_quoted(name)}": _post(f"predict_{component}", "predict", which, content, said)}
+    page = _get(
+        f"try_{component}", "predict", f"A page to try {name}", {"type": "string"}, content_type="text/html"
+    )
+    return {
+        f"/predict/{_quoted(name)}": _post(f"predict_{component}", "predict", which, content, said),
+        f"/try/{_quoted(name)}": page,
+    }
 
 
 def _mlflow(name: str, one: Described, component: str) -> dict[str, Any]:
-    said = _ok(_mlflow_answer(component), "The predictions, in the order of the rows.")
+    said = _ok(_mlflow_answer(component, one), "The predictions, in the order of the rows.")
     content = _mlflow_content(one, one.examples[:3])
     which = f"Ask {one.model} as MLflow's scoring server is asked"
     path = f"/deployments/{_quoted(name)}/invocations"
@@ -341,6 +379,7 @@ def _mlflow_content(one: Described, examples: tuple[dict[str, Any], ...]) -> dic
     content: dict[str, Any] = {
         JSON: {"schema": {"oneOf": [_object({key: form} | also, [key]) for key, form in forms.items()]}},
         CSV: {"schema": {"type": "string"}},
+        PARQUET: {"schema": _FILE},
     }
     if examples:
         names = list(one.signature.names)
@@ -353,11 +392,13 @@ def _mlflow_content(one: Described, examples: tuple[dict[str, Any], ...]) -> dic
     return content
 
 
-def _mlflow_answer(component: str) -> Schema:
-    return _object(
-        {"predictions": {"type": "array", "items": _ref(f"{component}.Prediction"), "minItems": 1}},
-        ["predictions"],
-    )
+def _mlflow_answer(component: str, one: Described) -> Schema:
+    """Return what MLflow's clients read: labels or numbers, lists of them where there are several outputs; and the ids."""
+    output = _ref(f"{component}.Output")
+    items = {"type": "array", "items": output} if one.signature.outputs else output
+    ids = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    predictions = {"type": "array", "items": items, "minItems": 1}
+    return _object({"predictions": predictions, "prediction_ids": ids}, ["predictions"])
 
 
 def _inference(name: str, one: Described) -> dict[str, Any]:
@@ -368,11 +409,16 @@ def _inference(name: str, one: Described) -> dict[str, Any]:
         operation = f"{name}_{number}" if number else name
         what = f"{name}, version {number}" if number else name
         found[path] = _get(
-            f"v2_model_{operation}", "v2", f"The tensors of {what}", _MODEL, refused=(404, 503)
+            f"v2_model_{operation}", "v2", f"The tensors of {what}", _MODEL, refused=(401, 404, 503)
         )
         ready = _object({"name": {"type": "string"}, "ready": {"type": "boolean"}}, ["ready"])
         found[f"{path}/ready"] = _get(
-            f"v2_ready_{operation}", "v2", f"Whether {what} is loaded", ready, refused=(404, 503)
+            f"v2_ready_{operation}",
+            "v2",
+            f"Whether {what} is loaded",
+            ready,
+            refused=(401, 404),
+            not_ready=ready,
         )
         content = {
             JSON: {"schema": _ref("InferenceRequest")},
@@ -414,17 +460,25 @@ _TENSOR: dict[str, Schema] = {
 }
 _INFERENCE_REQUEST = _object(
     {
-        "id": {"type": "string"},
-        "parameters": {"type": "object"},
+        "id": {"type": ["string", "null"]},
+        "parameters": {"type": ["object", "null"]},
         "inputs": {
             "type": "array",
             "minItems": 1,
-            "items": _object(_TENSOR | {"data": {"type": "array"}}, ["name", "shape", "datatype"]),
+            "items": _object(
+                _TENSOR | {"data": {"type": "array"}}, ["name", "shape", "datatype"], closed=False
+            ),
         },
         "outputs": {
-            "type": "array",
-            "items": _object({"name": {"type": "string"}, "parameters": {"type": "object"}}, ["name"]),
+            "type": ["array", "null"],
+            "items": _object(
+                {"name": {"type": "string"}, "parameters": {"type": ["object", "null"]}},
+                ["name"],
+                closed=False,
+            ),
         },
+        "model_name": {"type": ["string", "null"]},
+        "model_version": {"type": ["string", "null"]},
     },
     ["inputs"],
 )

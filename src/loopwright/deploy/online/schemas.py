@@ -10,7 +10,18 @@ from loopwright.deploy.online.faults import FLOAT32, INT32, INT64
 from loopwright.records import Column, Scalar, Task
 from loopwright.registry.profile import ColumnProfile
 
-__all__ = ["answer", "answers", "error", "labels", "one_or_many", "prediction", "record"]
+__all__ = [
+    "answer",
+    "answers",
+    "error",
+    "inference_error",
+    "labels",
+    "mlflow_error",
+    "one_or_many",
+    "output",
+    "prediction",
+    "record",
+]
 
 Schema = dict[str, Any]
 
@@ -78,9 +89,14 @@ def _seen(column: Column, seen: ColumnProfile) -> str:
     )
 
 
+def output(one: Described) -> Schema:
+    """Return the schema of one output: one of the classes, or a number."""
+    return _classes(one.classes) if one.signature.task is Task.classification else _NUMBER
+
+
 def prediction(one: Described) -> Schema:
     """Return the schema of a prediction: one of the classes, a number, or what several outputs give by name."""
-    single = _classes(one.classes) if one.signature.task is Task.classification else _NUMBER
+    single = output(one)
     if not one.signature.outputs:
         return single
     names = list(one.signature.outputs)
@@ -161,7 +177,7 @@ def labels() -> Schema:
 
 
 def error() -> Schema:
-    """Return the schema that every error has."""
+    """Return the schema of an error of the plain routes."""
     return {
         "type": "object",
         "properties": {
@@ -184,4 +200,24 @@ def error() -> Schema:
         },
         "required": ["error"],
         "additionalProperties": False,
+    }
+
+
+def mlflow_error() -> Schema:
+    """Return the schema of an error as MLflow's scoring server has it."""
+    return {
+        "type": "object",
+        "properties": {"error_code": {"type": "string"}, "message": {"type": "string"}},
+        "required": ["error_code", "message"],
+        "additionalProperties": True,
+    }
+
+
+def inference_error() -> Schema:
+    """Return the schema of an error of the Open Inference Protocol: text, and what programs need beside it."""
+    return {
+        "type": "object",
+        "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
+        "required": ["error"],
+        "additionalProperties": True,
     }
