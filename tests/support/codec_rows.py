@@ -91,12 +91,12 @@ def as_csv(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def as_stream(table: pa.Table, compression: str | None = None) -> bytes:
-    """Return a table as an Arrow IPC stream."""
+def as_stream(table: pa.Table, compression: str | None = None, rows: int = 2) -> bytes:
+    """Return a table as an Arrow IPC stream of batches of that many rows."""
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
-        writer.write_table(table, 2)
+        writer.write_table(table, rows)
     return bytes(sink.getvalue())
 
 
@@ -145,9 +145,12 @@ def clean(decode: Any) -> None:
     try:
         decode()
     except LoopwrightError as error:
-        assert 400 <= error.http_status < 500
-        # What a reply could not be written of would be a failure after all.
-        json.loads(msgspec.json.encode(error.to_dict()))
+        refused = error
+    else:
+        return
+    assert 400 <= refused.http_status < 500
+    # What a reply could not be written of would be a failure after all.
+    json.loads(msgspec.json.encode(refused.to_dict()))
 
 
 def mutated(bodies: Sequence[bytes]) -> st.SearchStrategy[bytes]:

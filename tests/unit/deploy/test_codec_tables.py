@@ -108,7 +108,7 @@ def test_whole_numbers_may_be_written_as_decimals_in_csv() -> None:
     made = read(f"{head}1,2.0,1,x,3.0\n1,9007199254740993,0,y,\n".encode(), CSV)
     assert made["b.c"].tolist() == [2, 9007199254740993]
     np.testing.assert_array_equal(made["small"], [3.0, np.nan])
-    with pytest.raises(SchemaMismatch, match="Row 1, field 'small': 3.5 does not fit"):
+    with pytest.raises(SchemaMismatch, match=r"Row 1, field 'small': 3\.5 does not fit"):
         read(f"{head}1,2,1,x,3\n1,2,1,x,3.5\n".encode(), CSV)
 
 
@@ -271,7 +271,7 @@ def test_few_bytes_that_stand_for_many_are_refused() -> None:
             read(body, kind, text)
     zeros = pa.table({name: np.zeros(900_000) for name in NUMBERS.names})
     for body, kind in (
-        (as_stream(zeros, "zstd"), ARROW_STREAM),
+        (as_stream(zeros, "zstd", 900_000), ARROW_STREAM),
         (as_file(zeros, "zstd"), ARROW_FILE),
         (as_parquet(zeros, compression="zstd"), PARQUET),
     ):
@@ -398,7 +398,7 @@ BODIES = [*forms(as_table(ROWS, MIXED)).values()]
 
 @pytest.mark.parametrize("at", range(len(BODIES)), ids=list(forms(as_table(ROWS, MIXED))))
 @given(st.data())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_damaged_bodies_are_refused_and_nothing_else(at: int, data: st.DataObject) -> None:
     """Whatever is done to a body, it is read, or refused with an error that its sender can act on."""
     body, kind = BODIES[at]

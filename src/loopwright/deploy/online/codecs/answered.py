@@ -73,20 +73,23 @@ def table_of(answers: Answers, at: int, n: int, outputs: Sequence[str] = ()) -> 
 
     end = at + n
     prediction = answers.prediction[at:end]
-    columns = {"prediction_id": strings(answers.prediction_id[at:end])}
+    # Pairs and no dictionary: an output may be called as another column is.
+    columns = [("prediction_id", strings(answers.prediction_id[at:end]))]
     if outputs:
-        columns |= {name: _values(prediction[:, place]) for place, name in enumerate(outputs)}
+        columns += [(name, _values(prediction[:, place])) for place, name in enumerate(outputs)]
     else:
-        columns["prediction"] = _values(prediction)
+        columns.append(("prediction", _values(prediction)))
     if answers.probability is not None:
         shares = answers.probability[at:end]
         for place, label in enumerate(answers.classes):
             one = np.ascontiguousarray(shares[:, place])
-            columns[f"probability_{label}"] = numbers(one, pa.float64(), np.isnan(one))
-    columns["model"] = constant(answers.model, n)
-    columns["version"] = numbers(answers.version[at:end], pa.int32())
-    columns["variant"] = strings(answers.variant[at:end])
-    return pa.Table.from_arrays(list(columns.values()), names=list(columns))
+            columns.append((f"probability_{label}", numbers(one, pa.float64(), np.isnan(one))))
+    columns += [
+        ("model", constant(answers.model, n)),
+        ("version", numbers(answers.version[at:end], pa.int32())),
+        ("variant", strings(answers.variant[at:end])),
+    ]
+    return pa.Table.from_arrays([values for _, values in columns], names=[name for name, _ in columns])
 
 
 def _values(values: NDArray[Any]) -> Any:

@@ -16,7 +16,7 @@ import msgspec
 from loopwright.deploy.answers import Answers
 from loopwright.deploy.online import faults
 from loopwright.deploy.online.codecs.base import Asked, Reply, Row
-from loopwright.deploy.online.codecs.json_bodies import decoded
+from loopwright.deploy.online.codecs.json_bodies import ABSENT, decoded, is_absent
 from loopwright.deploy.online.codecs.options import NAMES, Options, options_of
 from loopwright.deploy.online.codecs.tables import CSV, JSON, PARQUET, Tables, media_type
 from loopwright.deploy.online.codecs.values import TYPES, array_of, blocks, check_names, entities_of, no_rows
@@ -39,17 +39,17 @@ _any = msgspec.json.Decoder()
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    dataframe_split: msgspec.Raw | None = None
-    dataframe_records: msgspec.Raw | None = None
-    instances: msgspec.Raw | None = None
-    inputs: msgspec.Raw | None = None
+    dataframe_split: msgspec.Raw = ABSENT
+    dataframe_records: msgspec.Raw = ABSENT
+    instances: msgspec.Raw = ABSENT
+    inputs: msgspec.Raw = ABSENT
     params: dict[str, Any] | None = None
 
 
 class _Split(msgspec.Struct, forbid_unknown_fields=True):
     data: msgspec.Raw
     columns: list[Any] | None = None
-    index: msgspec.Raw | None = None
+    index: msgspec.Raw = ABSENT
 
 
 _body = msgspec.json.Decoder(_Body)
@@ -128,7 +128,7 @@ class Invocations:
         if body.lstrip()[:1] == b"[":
             raise InvalidInput("The body is a list.", valid=_VALID)
         found: _Body = decoded(body, _body, _VALID, _Body.__struct_fields__)
-        forms = [name for name in FORMS if getattr(found, name) is not None]
+        forms = [name for name in FORMS if not is_absent(getattr(found, name))]
         if len(forms) != 1:
             raise InvalidInput(f"The body has {listing(forms) if forms else 'no rows'}.", valid=_VALID)
         notes = Options(**_options(found.params))

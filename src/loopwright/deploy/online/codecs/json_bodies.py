@@ -10,11 +10,19 @@ import msgspec
 from loopwright.deploy.online import faults
 from loopwright.errors import InvalidInput, NotFound
 
-__all__ = ["decoded", "without_nan"]
+__all__ = ["ABSENT", "decoded", "is_absent", "without_nan"]
+
+#: What a field that is decoded later holds where it is not there.
+ABSENT = msgspec.Raw()
 
 #: A string as a whole (also one that never ends), or NaN. Nothing is tried twice, however the body is made.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|\bNaN\b', re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+
+
+def is_absent(raw: msgspec.Raw) -> bool:
+    """Return whether a field that is decoded later is not there, or null."""
+    return bytes(raw) in {b"", b"null"}
 
 
 def without_nan(body: bytes | bytearray) -> bytes:

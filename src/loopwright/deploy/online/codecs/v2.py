@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from loopwright.deploy.answers import Answers
 from loopwright.deploy.online.codecs.answered import labels_as_text
 from loopwright.deploy.online.codecs.base import Asked, Reply
-from loopwright.deploy.online.codecs.json_bodies import decoded
+from loopwright.deploy.online.codecs.json_bodies import ABSENT, decoded, is_absent
 from loopwright.deploy.online.codecs.options import Options, options_of
 from loopwright.deploy.online.codecs.tensors import DATATYPES, datatype_of, from_binary, from_json, to_binary
 from loopwright.deploy.online.codecs.values import (
@@ -76,7 +76,7 @@ class _Input(msgspec.Struct):
     shape: list[int]
     datatype: str
     parameters: dict[str, Any] | None = None
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = ABSENT
 
 
 class _Output(msgspec.Struct):
@@ -228,7 +228,7 @@ class Inference:
                     field=one.name[:100],
                 )
             if size is None:
-                if one.data is None:
+                if is_absent(one.data):
                     raise InvalidInput(
                         f"The tensor {one.name[:100]!r} has no data.",
                         valid=f"Send data, or binary_data_size and the header {LENGTH.decode()}.",
