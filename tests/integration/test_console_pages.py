@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from console_seed import make_project, seed
+from console_seed import answering, make_project, seed
 from one_server import free_port
 
 pytestmark = pytest.mark.integration
@@ -60,11 +61,23 @@ def _answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of a console whose project has promoted version 4."""
-    root = tmp_path_factory.mktemp("console")
-    seed(make_project(root), state="promoted")
-    with console(root) as address:
-        yield address
+    """Return the address of a console whose project has promoted version 4, and whose serving process lives."""
+    project = make_project(tmp_path_factory.mktemp("console"))
+    seed(project, state="promoted")
+    counted, ended = answering(project), threading.Event()
+
+    def write() -> None:
+        while not ended.wait(1.0):
+            counted.save(project)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        with console(project.root) as address:
+            yield address
+    finally:
+        ended.set()
+        writing.join()
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +146,17 @@ def test_the_page_tells_the_story(url: str, browser: Any, scheme: str, width: in
         "version 4, ",
         "/api/deployments/digits-api",
         "pixel_2_5",
+        # How it answers.
+        "Latency by stage",
+        "54.9 % left",
+        "99.9 % of requests without an error: 99.95 % were",
+        "18,240",
+        "queue full 12",
+        "Replay of 1,797 rows: largest difference 2.2e-16",
+        "its answers to 3 of 200 golden rows differ",
     ):
         assert said in text
+    assert visit.page.locator("[data-stage]").count() == 5
     run = f"{SERVER}/mlflow/#/runs/{'2e' * 16}"
     flow = f"{SERVER}/prefect/runs/flow-run/9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d"
     assert visit.links("Pages about this model") == [
@@ -148,7 +170,7 @@ def test_the_page_tells_the_story(url: str, browser: Any, scheme: str, width: in
     finished = visit.page.locator("li", has_text="Pipeline train finished").first
     assert finished.locator("a").evaluate_all("all => all.map(one => one.href)") == [run, flow]
     visit.page.wait_for_timeout(1500)
-    assert visit.page.locator("canvas, .chart svg").count() >= 4
+    assert visit.page.locator("canvas, .chart svg").count() >= 6
     room = visit.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert room <= 0, "the page is wider than the screen"
     if pictures := os.environ.get("LOOPWRIGHT_PICTURES"):
@@ -192,6 +214,15 @@ def test_what_the_page_shows_is_there_as_json(url: str) -> None:
         story = client.get("/api/deployments/digits-api").json()
         assert story["card"]["release"]["candidate"] == 4
         assert story["card"]["variants"] == [{"variant": "champion", "version": 4, "weight": 1.0}]
+        assert story["serving"]["runs"][0]["runtime"] == "onnx"
+        assert [one["name"] for one in story["serving"]["stages"]] == [
+            "decode",
+            "queue",
+            "score",
+            "log",
+            "encode",
+        ]
+        assert story["serving"]["level"]["availability"]["missed"] == 86
         assert client.get("/api/maturity").json()["level"] == 0
         unknown = client.get("/api/deployments/nothing")
         assert unknown.status_code == 404

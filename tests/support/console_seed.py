@@ -12,9 +12,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from loopwright.config import Project
+from loopwright.deploy.online.levels import Levels
+from loopwright.deploy.online.meters import Meters
 from loopwright.ledger import Ledger, store
 from loopwright.predictions import Ids, LabelLog, PredictionLog, Predictions
 from loopwright.records import (
@@ -39,6 +42,8 @@ from loopwright.records import (
     Window,
     now,
 )
+from loopwright.registry.layout import Layout
+from loopwright.scoring.base import Manifest
 
 CONFIG = """
 [project]
@@ -53,6 +58,7 @@ gate = { metric = "accuracy", margin = 0.02, rows = 400 }
 model = "digits"
 mode = "online"
 release = { strategy = "canary", steps = [5, 25, 50], metric = "error", margin = 0.03, step_rows = 40 }
+slo = { latency = "20ms", share = 0.99, availability = 0.999, window = "7d" }
 
 [deployment.digits-batch]
 model = "digits"
@@ -348,6 +354,87 @@ def _predict(project: Project, end: datetime, state: str, rate: float) -> None:
     ids = facts["prediction_id"]
     labels.append([Label(ids[row], int(actual[row])) for row in np.nonzero(known)[0]])
     labels.close()
+
+
+def answering(project: Project, end: datetime | None = None) -> Meters:
+    """Return the meters of a worker that has answered for minutes, its counts of the service level and its scorers.
+
+    A worker that lives writes them again and again: call `Meters.save` in time.
+    """
+    end = end or datetime.now(UTC)
+    random = np.random.default_rng(17)
+    mine = Meters("serving-1")
+    meter = mine.of(API)
+    champion = meter.variant("champion", 4, "onnx")
+    typical = {"decode": 12e-6, "queue": 90e-6, "log": 60e-6, "encode": 9e-6}
+    for _ in range(6000):
+        for name, seconds in typical.items():
+            getattr(meter, name).add(seconds * 10 ** random.normal(0, 0.25))
+        champion.score.add(420e-6 * 10 ** random.normal(0, 0.3))
+        champion.latency.add(700e-6 * 10 ** random.normal(0, 0.3))
+        meter.batch_rows.add(int(random.geometric(0.2)))
+    champion.rows += 21_000
+    for protocol, status, n in (("predict", 200, 18_240), ("v2", 200, 2730), ("invocations", 200, 96)):
+        meter.request(protocol, status, n)
+    for protocol, status, n in (("predict", 422, 41), ("v2", 400, 7), ("predict", 503, 12)):
+        meter.request(protocol, status, n)
+    for _ in range(12):
+        meter.refuse("queue_full")
+    meter.refuse("too_large")
+    meter.queued_rows, meter.queued_bytes = 37, 9800
+    mine.save(project)
+    _levels(project, end)
+    _scorers(project)
+    refused = {API: {"5": "its answers to 3 of 200 golden rows differ by up to 0.02, more than 1e-05"}}
+    ledger = Ledger.open(project, actor="serving-1")
+    ledger.put(
+        "worker", "serving-1", {"pid": 1, "generation": 1, "serving": {API: {"4": 1.0}}, "refused": refused}
+    )
+    ledger.close()
+    return mine
+
+
+def _levels(project: Project, end: datetime) -> None:
+    slo = project.deployment(API).slo
+    assert slo is not None
+    counts = Levels(project, "serving-1")
+    meter = counts.of(API, slo)
+    for hours, good, slow, failed in ((50, 90_000, 240, 20), (20, 80_000, 300, 14), (0.5, 20_000, 60, 52)):
+        for seconds, status, n in ((0.002, 200, good), (0.05, 200, slow), (0.001, 503, failed)):
+            for _ in range(n):
+                meter.add(seconds, status)
+        counts.flush((end - timedelta(hours=hours)).timestamp())
+    counts.close()
+
+
+def _scorers(project: Project) -> None:
+    """Write the manifests of both versions, as preparing them would have."""
+    layout = Layout("frame", ())
+    proven = Manifest(
+        "digits",
+        4,
+        "onnx",
+        "",
+        "d1" * 32,
+        DIGITS,
+        layout,
+        True,
+        replay_rows=1797,
+        max_difference=2.2e-16,
+        label_flips=0,
+    )
+    native = dataclasses.replace(
+        proven,
+        version=3,
+        runtime="native",
+        reason="ONNX changes 2 of 600 labels",
+        max_difference=0.02,
+        label_flips=2,
+    )
+    for manifest in (proven, native):
+        folder = project.scorer("digits", manifest.version)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "scorer.json").write_bytes(msgspec.json.encode(manifest))
 
 
 def _ids(project: Project, at_us: np.ndarray[Any, Any]) -> list[str]:

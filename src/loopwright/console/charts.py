@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Any
 
 from loopwright.console.tokens import FONT, SIZES, Palette
-from loopwright.console.views import Drift, Marker, Series, Story, Tick
+from loopwright.console.views import Drift, Marker, Series, Serving, Story, Tick
 
-__all__ = ["drift", "latency", "metric", "traffic"]
+__all__ = ["batches", "drift", "latency", "metric", "stages", "traffic"]
 
 Options = dict[str, Any]
 #: JavaScript that writes a number of a tooltip, by unit.
@@ -115,6 +115,128 @@ _DRIFT_TOOLTIP = """p => {
     text.textContent = `${p.data.input}: PSI ${p.data.effect}, limit ${p.data.limit}, ${p.data.rows} rows`;
     return text.outerHTML;
 }"""
+
+
+#: JavaScript that writes a time in milliseconds with its unit.
+_DURATION = (
+    "v => v >= 1000 ? `${v / 1000} s` : v >= 1 ? `${v} ms` : `${Number((v * 1000).toPrecision(3))} µs`"
+)
+#: JavaScript that draws one stage: a dot at p50, a line to p95 with a tick, a fainter one to a ring at p99.
+_RANGE = """(params, api) => {
+    const colour = api.visual('color');
+    const y = api.coord([api.value(1), api.value(0)])[1];
+    const [p50, p95, p99] = [1, 2, 3].map(place => api.coord([api.value(place), api.value(0)])[0]);
+    const bar = (from, to, opacity) => ({
+        type: 'rect',
+        shape: {x: from, y: y - 3, width: Math.max(0, to - from), height: 6},
+        style: {fill: colour, opacity},
+    });
+    return {type: 'group', children: [
+        bar(p95, p99, 0.25),
+        bar(p50, p95, 0.55),
+        {type: 'rect', shape: {x: p95 - 1, y: y - 7, width: 2, height: 14}, style: {fill: colour}},
+        {type: 'circle', shape: {cx: p50, cy: y, r: 5}, style: {fill: colour}},
+        {type: 'circle', shape: {cx: p99, cy: y, r: 4}, style: {fill: 'GROUND', stroke: colour, lineWidth: 2}},
+    ]};
+}"""
+_STAGE_TOOLTIP = """p => {
+    const write = DURATION;
+    const text = document.createElement('span');
+    const times = [1, 2, 3].map(place => write(Number(p.value[place].toPrecision(3))));
+    text.textContent = `${p.name}: p50 ${times[0]}, p95 ${times[1]}, p99 ${times[2]}`;
+    return text.outerHTML;
+}""".replace("DURATION", _DURATION)
+
+
+def stages(serving: Serving, colours: Palette) -> Options:
+    """Return the chart of p50, p95 and p99 of each stage, from left to right on a logarithmic axis."""
+    known = [one for one in serving.stages if one.p50_ms and one.p95_ms and one.p99_ms]
+    text: Options = {"color": colours.muted, "fontSize": SIZES["xs"]}
+    times = [value for one in known for value in (one.p50_ms, one.p99_ms) if value]
+    ends: Options = {}
+    if times:
+        # Whole powers of ten: their lines and names are where people expect them.
+        ends = {
+            "min": 10.0 ** math.floor(math.log10(min(times) * 0.9)),
+            "max": 10.0 ** math.ceil(math.log10(max(times) * 1.1)),
+        }
+    return _base(colours) | {
+        "grid": {"left": 58, "right": 24, "top": 6, "bottom": 22},
+        "xAxis": {
+            "type": "log",
+            "axisLabel": text | {":formatter": _DURATION, "hideOverlap": True},
+            "splitLine": {"lineStyle": {"color": colours.grid}},
+        }
+        | ends,
+        "yAxis": {
+            "type": "category",
+            "inverse": True,
+            "data": [one.name for one in known],
+            "axisLabel": text | {"color": colours.text},
+            "axisLine": {"show": False},
+            "axisTick": {"show": False},
+        },
+        "tooltip": _tooltip(colours) | {"trigger": "item", ":formatter": _STAGE_TOOLTIP},
+        "series": [
+            {
+                "type": "custom",
+                ":renderItem": _RANGE.replace("GROUND", colours.surface),
+                "data": [
+                    {"name": one.name, "value": [place, *map(_digits, (one.p50_ms, one.p95_ms, one.p99_ms))]}
+                    for place, one in enumerate(known)
+                ],
+                "encode": {"x": [1, 2, 3], "y": 0},
+                "itemStyle": {"color": colours.accent},
+                "animation": False,
+            }
+        ],
+    }
+
+
+def batches(serving: Serving, colours: Palette) -> Options:
+    """Return the chart of the sizes of micro-batches: the share of batches by number of rows."""
+    text: Options = {"color": colours.muted, "fontSize": SIZES["xs"]}
+    names = [
+        str(one.rows) if one.rows <= 2 else f"{one.rows // 2 + 1}-{one.rows}"  # 3-4, 5-8...
+        for one in serving.batches
+    ]
+    return _base(colours) | {
+        "grid": {"left": 40, "right": 8, "top": 12, "bottom": 22},
+        "xAxis": {
+            "type": "category",
+            "data": names,
+            "axisLabel": text | {"hideOverlap": True},
+            "axisLine": {"lineStyle": {"color": colours.line}},
+            "axisTick": {"show": False},
+        },
+        "yAxis": {
+            "type": "value",
+            "min": 0,
+            "splitNumber": 3,
+            "axisLabel": text | {"formatter": "{value} %"},
+            "splitLine": {"lineStyle": {"color": colours.grid}},
+        },
+        "tooltip": _tooltip(colours)
+        | {
+            "trigger": "axis",
+            "axisPointer": {"type": "shadow"},
+            ":valueFormatter": f"v => ({_NUMBER})(v) + ' % of batches'",
+        },
+        "series": [
+            {
+                "type": "bar",
+                "name": "rows",
+                "data": [round(100 * one.share, 2) for one in serving.batches],
+                "itemStyle": {"color": colours.accent, "borderRadius": [2, 2, 0, 0]},
+                "barCategoryGap": "20%",
+                "animation": False,
+            }
+        ],
+    }
+
+
+def _digits(value: float | None) -> float:
+    return float(f"{value or 0.0:.4g}")
 
 
 def _ms(moment: datetime) -> int:

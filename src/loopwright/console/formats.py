@@ -7,7 +7,7 @@ from datetime import datetime, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-__all__ = ["Reader", "latency", "number", "rate", "span"]
+__all__ = ["Reader", "duration", "latency", "number", "percent", "rate", "size", "span"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,47 @@ def latency(value_ms: float | None) -> str:
     if value_ms is None:
         return "-"
     return f"{value_ms:.2f}" if value_ms < 1 else f"{value_ms:.1f}" if value_ms < 100 else f"{value_ms:,.0f}"
+
+
+def duration(value_ms: float | None) -> str:
+    """Write a time with its unit: microseconds below 1 ms, seconds from 1000 ms on, three digits at most.
+
+    Examples
+    --------
+    >>> duration(0.0034), duration(0.42), duration(12.34), duration(2500), duration(None)
+    ('3.4 µs', '420 µs', '12.3 ms', '2.5 s', '-')
+    """
+    if value_ms is None:
+        return "-"
+    for factor, unit in ((1000.0, "µs"), (1.0, "ms")):
+        if value_ms * factor < 999.5:
+            return (
+                f"{value_ms * factor:.3g} {unit}"
+                if value_ms * factor < 99.95
+                else f"{value_ms * factor:.0f} {unit}"
+            )
+    return f"{value_ms / 1000:,.3g} s"
+
+
+def percent(share: float) -> str:
+    """Write a share (0 to 1) as a percentage; what is there is never written as none, nor what is missing as all.
+
+    Examples
+    --------
+    >>> percent(0.5), percent(0.00001), percent(0.99999), percent(0), percent(1)
+    ('50.0 %', '< 0.1 %', '> 99.9 %', '0 %', '100 %')
+    """
+    if share in {0, 1}:
+        return f"{100 * share:.0f} %"
+    return "< 0.1 %" if 0 < share < 0.0005 else "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes in its largest fitting unit, such as ``3.4 kB``."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} B"
 
 
 def span(seconds: float) -> str:

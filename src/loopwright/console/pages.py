@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 from fastapi import Request
 from nicegui import events, ui
 
-from loopwright.console import charts, fragments, tokens
+from loopwright.console import charts, fragments, serving_panel, tokens
 from loopwright.console.cards import cards
 from loopwright.console.formats import Reader
 from loopwright.console.markup import Html, el
@@ -19,8 +19,9 @@ from loopwright.console.maturity_panel import maturity
 from loopwright.console.refresh import Board
 from loopwright.console.release_panel import release
 from loopwright.console.schedules import schedules
-from loopwright.console.views import Story
+from loopwright.console.views import Serving, Story
 from loopwright.errors import NotFound
+from loopwright.records import Mode
 
 __all__ = ["register"]
 
@@ -83,6 +84,8 @@ def _story(page: "_Page", mode: str) -> None:
         with page.panel("span-6", "Latency", "milliseconds"):
             page.chart("small", lambda story, colours: charts.latency(story, colours))
             page.cover(_no_traffic)
+        if mode == Mode.online:
+            _serving(page)
         with page.panel("span-8", "Performance by version", "on labelled predictions"):
             page.chart("tall", lambda story, colours: charts.metric(story, colours))
             page.cover(_no_labels)
@@ -98,6 +101,32 @@ def _story(page: "_Page", mode: str) -> None:
         with page.panel("span-12", "What happened", "newest first"):
             page.text("happened", lambda story, reader: fragments.timeline(story.timeline, reader))
     page.text("foot", lambda _, __: fragments.foot(f"/api/deployments/{quote(page.name)}"), tag="footer")
+
+
+def _serving(page: "_Page") -> None:
+    """Lay out how an online deployment answers."""
+
+    def figure(
+        chart: Callable[[Serving, tokens.Palette], dict[str, Any]],
+    ) -> Callable[[Any, tokens.Palette], Any]:
+        return lambda story, colours: chart(story.serving, colours) if story.serving else {}
+
+    with page.panel("span-7", "Latency by stage", "logarithmic"):
+        page.chart("stages", figure(charts.stages))
+        page.text("stages-now", lambda story, _: serving_panel.stages(story))
+        page.cover(serving_panel.absent)
+    with ui.element("div").classes("column span-5"):
+        with page.panel("", "Error budget", ""):
+            page.text("budgets-now", lambda story, _: serving_panel.budget(story))
+        with page.panel("", "What computes the answers", ""):
+            page.text("scroll", lambda story, _: serving_panel.runtimes(story))
+    with page.panel("span-6", "Micro-batches", "rows"):
+        page.chart("batches", figure(charts.batches))
+        page.text("queue", lambda story, _: serving_panel.queue(story))
+        page.cover(serving_panel.absent)
+    with page.panel("span-6", "Requests by status", ""):
+        page.text("requests", lambda story, _: serving_panel.requests(story))
+        page.cover(serving_panel.absent)
 
 
 def _no_traffic(story: Story) -> Html | None:

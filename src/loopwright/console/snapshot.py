@@ -12,7 +12,7 @@ from typing import Any
 
 from loopwright import parts
 from loopwright.config import Project
-from loopwright.console import monitors, schedules, traffic
+from loopwright.console import monitors, schedules, serving, traffic
 from loopwright.console.links import Links
 from loopwright.console.releases import release_now
 from loopwright.console.sentences import KINDS, entry
@@ -132,13 +132,15 @@ def story(moment: Moment, name: str, links: Links | None = None) -> Story:
         checks=monitors.checks(judged),
         alerts=tuple(mine[:ALERTS]),
         timeline=_folded(entry(event, links) for event in reversed(events))[:ENTRIES],
+        serving=serving.read(moment.project, moment.ledger, name, moment.at),
     )
 
 
 def _card(moment: Moment, name: str) -> Card:
     declared, log = moment.project.deployment(name), moment.log(name)
     state = moment.ledger.get("deployment", name)
-    variants = state.read(Deployment).variants if state else ()
+    # A shadow answers nobody.
+    variants = tuple(one for one in state.read(Deployment).variants if not one.shadow) if state else ()
     champion = _champion(variants)
     release = _release(moment, name)
     open_alerts = sum(alert.deployment == name and alert.state != "resolved" for alert in moment.alerts)

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from loopwright.deploy.online.levels import ServiceLevel
 from loopwright.records import Alert, GateResult, Signal, Verdict
 
 __all__ = [
+    "Batch",
     "Card",
     "Cell",
+    "Counted",
     "Drift",
     "Entry",
     "Glance",
@@ -22,11 +25,15 @@ __all__ = [
     "MetricNow",
     "Numbers",
     "Point",
+    "RefusedVersion",
     "ReleaseNow",
+    "Runs",
     "ScheduleLine",
     "Series",
+    "Serving",
     "Share",
     "Stage",
+    "StageTime",
     "Story",
     "Tick",
     "Tone",
@@ -235,10 +242,99 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class StageTime:
+    """How long one stage of answering took, `n` times. `share` is its share (0 to 1) of the time of all stages."""
+
+    name: str
+    n: int
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    mean_ms: float | None
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Micro-batches of up to `rows` rows, and more than half of it: how many, and their share (0 to 1)."""
+
+    rows: int
+    n: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Requests with one status of one protocol, or refused for one reason; `share` is that of all requests."""
+
+    name: str
+    n: int
+    share: float
+    status: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What computes a variant: the runtime, why it is that one, and how it was proven and measured.
+
+    `replay_rows`, `max_difference` and `label_flips` are those of the replay against the model itself; `bands` say
+    which runtime takes batches of which size, one line each, where that was measured.
+    """
+
+    variant: str
+    version: int
+    weight: float
+    shadow: bool
+    runtime: str
+    reason: str
+    replay_rows: int
+    max_difference: float | None
+    label_flips: int | None
+    tolerance: float | None
+    bands: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedVersion:
+    """A version that serving processes refuse to serve, and why."""
+
+    version: int
+    reason: str
+    workers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How an online deployment answers: over the last `seconds` seconds, by `workers` living processes.
+
+    `level` is None where ``slo`` is not declared; `level_words` are its two sentences. Limits are those of all workers
+    together.
+    """
+
+    workers: int
+    seconds: float
+    stages: tuple[StageTime, ...]
+    batches: tuple[Batch, ...]
+    mean_batch: float | None
+    requests: tuple[Counted, ...]
+    refused: tuple[Counted, ...]
+    queued_rows: int
+    queued_rows_limit: int
+    queued_bytes: int
+    queued_bytes_limit: int
+    shadow_rows: int
+    shadow_dropped: int
+    runs: tuple[Runs, ...]
+    refused_versions: tuple[RefusedVersion, ...]
+    level: ServiceLevel | None
+    level_words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """One deployment, live. Everything lies between `since` and `at`, but drift, alerts and timeline reach back further.
 
-    `checks` are the newest signals of the monitors, without drift.
+    `checks` are the newest signals of the monitors, without drift. `serving` is None but for online deployments.
     """
 
     project: str
@@ -253,3 +349,4 @@ class Story:
     checks: tuple[Signal, ...]
     alerts: tuple[Alert, ...]
     timeline: tuple[Entry, ...]
+    serving: Serving | None = None

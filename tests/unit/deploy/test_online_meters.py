@@ -171,3 +171,41 @@ def test_a_snapshot_stays_as_it_was() -> None:
     assert taken.meters[0].decode.count == 1
     mine.forget("api")
     assert mine.snapshot().meters == []
+
+
+def test_what_happened_lately_is_told_apart_from_all_that_did(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures of the last minutes leave out what was counted before them, put together over the living workers."""
+    clock = time.time()
+    monkeypatch.setattr(time, "time", lambda: clock)
+    workers = [Meters(f"serving-{number}") for number in (1, 2)]
+    for mine in workers:
+        mine.of("api").request("predict", 500, 40)
+        mine.of("api").refuse("queue_full")
+        mine.of("api").decode.add(2.0)
+        mine.of("api").variant("champion", 3).rows += 40
+        mine.of("api").swaps += 1
+    for _ in range(8):
+        clock += 60
+        for mine in workers:
+            mine.of("api").request("predict", 200, 10)
+            mine.of("api").decode.add(0.001)
+            mine.of("api").batch_rows.add(4)
+            mine.of("api").queued_rows = 5
+            mine.of("api").variant("champion", 3).rows += 10
+            mine.save(project)
+    found = meters.recent(meters.read(project, at=clock), "api", clock)
+    assert found is not None
+    assert found.workers == 2
+    assert found.seconds == 240
+    assert found.meter.requests["predict"] == {200: 80, 500: 0}
+    assert found.meter.refused == {"queue_full": 0}
+    assert found.meter.swaps == 0
+    assert found.meter.queued_rows == 10
+    assert found.meter.variants[0].rows == 80
+    assert found.meter.decode.count == 8
+    assert found.meter.decode.total == pytest.approx(0.008)
+    assert found.meter.batch_rows.total == 32
+    assert meters.recent(meters.read(project, at=clock), "other", clock) is None
+    assert meters.recent(meters.read(project, at=clock + 60), "api", clock + 60) is None

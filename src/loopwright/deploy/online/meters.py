@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
@@ -26,10 +27,12 @@ __all__ = [
     "Histogram",
     "Meter",
     "Meters",
+    "Recent",
     "Sizes",
     "Snapshot",
     "VariantMeter",
     "read",
+    "recent",
 ]
 
 #: Buckets of a `Histogram`; the last one begins after years, so that no index is ever out of range.
@@ -42,6 +45,9 @@ _SIZES = 32
 STALE_S = 10.0
 #: For so long the counters of a worker that has gone are still shown, so that no scrape misses its last answers.
 KEEP_S = 3600.0
+#: Every so many seconds a process keeps a copy of its numbers, and so many of them: what happened lately is the numbers
+#: less the oldest copy, of 4 to 5 minutes ago.
+_MARK_S, _MARKS = 60.0, 5
 #: Pairs of variant and version that one deployment counts; of more, the oldest are left out.
 _VARIANTS = 16
 
@@ -149,6 +155,10 @@ def _quantile(counts: list[int], bounds: Iterable[float], q: float) -> float | N
     return found
 
 
+def _less(whole: list[int], before: list[int]) -> list[int]:
+    return [max(0, a - b) for a, b in zip(whole, before, strict=True)]
+
+
 class VariantMeter(msgspec.Struct, gc=False):
     """What is counted of one variant with one version.
 
@@ -246,9 +256,35 @@ class Meter(msgspec.Struct):
         for name in ("queued_rows", "queued_bytes", "shadow_rows", "shadow_dropped", "swaps", "loads"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
+    def less(self, before: Meter) -> None:
+        """Take away what had been counted `before`, in the same process; gauges stay as they are."""
+        for name in ("decode", "queue", "log", "encode", "batch_rows"):
+            _take_away(getattr(self, name), getattr(before, name))
+        known = {(one.name, one.version): one for one in before.variants}
+        for variant in self.variants:
+            if (earlier := known.get((variant.name, variant.version))) is not None:
+                _take_away(variant.score, earlier.score)
+                _take_away(variant.latency, earlier.latency)
+                variant.rows -= earlier.rows
+        for protocol, statuses in before.requests.items():
+            for status, n in statuses.items():
+                self.request(protocol, status, -n)
+        for reason, n in before.refused.items():
+            self.refused[reason] = self.refused.get(reason, 0) - n
+        for name in ("shadow_rows", "shadow_dropped", "swaps", "loads"):
+            setattr(self, name, getattr(self, name) - getattr(before, name))
+
+
+def _take_away(times: Histogram | Sizes, before: Histogram | Sizes) -> None:
+    times.counts = _less(times.counts, before.counts)
+    times.total -= before.total
+
 
 class Snapshot(msgspec.Struct):
-    """All numbers of one process at one moment. `started` and `written` are seconds since 1970 UTC."""
+    """All numbers of one process at one moment. `started` and `written` are seconds since 1970 UTC.
+
+    `before` are the same numbers as they were some minutes earlier, at `before_at`; empty where the process is younger.
+    """
 
     worker: str
     pid: int
@@ -256,6 +292,8 @@ class Snapshot(msgspec.Struct):
     written: float
     meters: list[Meter] = msgspec.field(default_factory=list)
     facts: dict[str, int] = msgspec.field(default_factory=dict)
+    before: list[Meter] = msgspec.field(default_factory=list)
+    before_at: float = 0.0
 
     def alive(self, at: float) -> bool:
         """Whether the process still wrote shortly before `at`, in seconds since 1970 UTC."""
@@ -282,6 +320,7 @@ class Meters:
         self._started = time.time()
         self._saving = threading.Lock()
         self._meters: dict[str, Meter] = {}
+        self._marks: deque[tuple[float, list[Meter]]] = deque(maxlen=_MARKS)
 
     def of(self, deployment: str) -> Meter:
         """Return the meter of a deployment, made on first use."""
@@ -310,6 +349,7 @@ class Meters:
         folder = _folder(project)
         with self._saving:
             folder.mkdir(parents=True, exist_ok=True)
+            self._mark()
             path = folder / f"{quote(self.worker, safe='')}.json"
             temporary = folder / f".{path.name}.{os.getpid()}"
             written = msgspec.json.encode(self._taken())
@@ -318,10 +358,65 @@ class Meters:
             temporary.replace(path)
         return msgspec.json.decode(written, type=Snapshot)
 
+    def _mark(self) -> None:
+        now = time.time()
+        # Also after the clock was set back, or the copies would stay for as long as it was.
+        if abs(now - (self._marks[-1][0] if self._marks else self._started)) >= _MARK_S:
+            self._marks.append((now, self.snapshot().meters))
+
     def _taken(self) -> Snapshot:
         """Return the live numbers. Encoding them calls no Python code, so that no other thread counts meanwhile."""
-        meters = list(self._meters.values())
-        return Snapshot(self.worker, os.getpid(), self._started, time.time(), meters, self.facts)
+        at, before = self._marks[0] if self._marks else (self._started, [])
+        return Snapshot(
+            worker=self.worker,
+            pid=os.getpid(),
+            started=self._started,
+            written=time.time(),
+            meters=list(self._meters.values()),
+            facts=self.facts,
+            before=before,
+            before_at=at,
+        )
+
+
+class Recent(msgspec.Struct):
+    """What the living workers counted of one deployment in the last minutes: in about `seconds`, by `workers` of them."""
+
+    meter: Meter
+    seconds: float
+    workers: int
+
+
+def recent(snapshots: Iterable[Snapshot], deployment: str, at: float | None = None) -> Recent | None:
+    """Put together what the living workers counted of a deployment in the last 5 minutes, or since they started.
+
+    Parameters
+    ----------
+    snapshots
+        What `read` returned.
+    deployment
+        Whose numbers.
+    at
+        The present, in seconds since 1970 UTC; by default the clock's.
+
+    Returns
+    -------
+    Recent or None
+        None where no worker that lives serves it.
+    """
+    at = time.time() if at is None else at
+    whole, longest, workers = Meter(deployment), 0.0, 0
+    for one in snapshots:
+        mine = next((meter for meter in one.meters if meter.deployment == deployment), None)
+        if mine is None or not one.alive(at):
+            continue
+        earlier = next((meter for meter in one.before if meter.deployment == deployment), None)
+        whole.merge(mine)
+        if earlier is not None:
+            whole.less(earlier)
+        longest = max(longest, one.written - one.before_at)
+        workers += 1
+    return Recent(whole, longest, workers) if workers else None
 
 
 def _folder(project: Project) -> Path:
