@@ -13,6 +13,7 @@ import pytest
 
 from loopwright import parts
 from loopwright.config import Project
+from loopwright.deploy.online import keys
 from loopwright.errors import Conflict, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.supervisor import control
@@ -137,3 +138,18 @@ def test_a_remembered_port_that_was_taken_meanwhile_is_replaced(project: Project
         taken.bind(("127.0.0.1", kept))
         taken.listen()
         assert port_for(project, "console") != kept
+
+
+def test_nothing_listens_for_other_machines_without_a_key(project: Project) -> None:
+    """Bound elsewhere the serving workers are not started before there is a key, and the message says how to make one."""
+    (project.root / "loopwright.toml").write_text('[serving]\nhost = "0.0.0.0"\n')
+    with pytest.raises(Unavailable, match="has no API key") as caught:
+        parts.ensure(project, "serving", wait_s=60)
+    assert "loopwright key create" in str(caught.value)
+    assert not any(parts.alive(part) for name, part in parts.read(project).items() if "serving" in name)
+    control.down(project)
+    ledger = Ledger.open(project)
+    keys.create(ledger, "shop")
+    ledger.close()
+    parts.ensure(project, "serving", wait_s=60)
+    assert answers(f"{parts.url(project, 'serving')}/health")

@@ -17,6 +17,7 @@ from loopwright.monitor.base import Check, Context, Phase
 from loopwright.monitor.metrics import default_metric
 from loopwright.monitor.windows import due
 from loopwright.predictions import PredictionStore
+from loopwright.predictions.privacy import left_out
 from loopwright.records import Alert, Deployment, ModelVersion, Signal, Task, Window
 from loopwright.registry.profile import Profile, read_profile
 
@@ -85,6 +86,9 @@ def _signals(
     champion: int,
 ) -> list[Signal]:
     table = store.table(deployment=deployment.name, since=window.start, until=window.end)
+    # What the log does not keep as it came would look like drift: only missing values, or only unseen ones.
+    hidden = {f"input_{name}" for name in left_out(project.config.deployment[deployment.name])}
+    table = table.drop_columns(sorted(hidden.intersection(table.column_names)))
 
     def query(sql: str) -> Any:
         found = store.query(sql, deployment=deployment.name, since=window.start, until=window.end)

@@ -10,12 +10,13 @@ import sys
 
 from loopwright import parts, scoring
 from loopwright.config import Project
-from loopwright.errors import Conflict, LoopwrightError
+from loopwright.errors import Conflict, LoopwrightError, listing
 from loopwright.ledger import Ledger
 from loopwright.monitor.metrics import default_metric
 from loopwright.predictions import PredictionStore
+from loopwright.predictions.privacy import left_out
 from loopwright.records import GateResult, Release, now
-from loopwright.release.gate import judge
+from loopwright.release.gate import judge, refused
 from loopwright.release.held import held_rows
 
 __all__ = ["evaluate"]
@@ -41,8 +42,13 @@ def evaluate(project: Project, deployment: str, release_id: str) -> GateResult:
     if release.champion is not None:
         champion = scoring.load(scoring.prepare(project, release.model, release.champion))
     metric = config.metric or default_metric(candidate.signature.task)
-    held = held_rows(PredictionStore(project), deployment, candidate.signature, config.rows)
-    result = judge(config, metric, held, candidate, champion)
+    hidden = left_out(project.deployment(deployment)).intersection(candidate.signature.names)
+    if hidden and champion is not None:
+        reason = f"the log does not keep {listing(sorted(hidden))}, so its rows cannot be scored again"
+        result = refused(metric, 0, config.margin, reason)
+    else:
+        held = held_rows(PredictionStore(project), deployment, candidate.signature, config.rows)
+        result = judge(config, metric, held, candidate, champion)
     done = dataclasses.replace(release, gate=result, changed=now())
     ledger.put("release", deployment, done, expect=state.revision, event="release.gate")
     return result

@@ -17,7 +17,7 @@ from loopwright.monitor.metrics import Labelled, loss_of_metric, losses, measure
 from loopwright.records import GateResult
 from loopwright.scoring import Scorer
 
-__all__ = ["Held", "judge"]
+__all__ = ["Held", "judge", "paired_interval", "refused"]
 
 #: Rows that a gate needs, and that a slice needs to be judged by itself.
 LEAST = 30
@@ -47,11 +47,11 @@ def judge(
     try:
         mine = _labelled(candidate, held)
     except LoopwrightError as error:
-        return _refused(
+        return refused(
             metric, len(held), config.margin, f"the candidate does not score the rows: {error.fact}"
         )
     if mine.prediction.dtype.kind == "f" and not np.isfinite(mine.prediction).all():
-        return _refused(
+        return refused(
             metric, len(held), config.margin, "the candidate answers with numbers that are not finite"
         )
     value = measure(metric, mine).value
@@ -61,14 +61,14 @@ def judge(
         )
     if len(held) < LEAST:
         reason = f"{len(held)} labelled rows are held out; the gate needs {LEAST}"
-        return _refused(metric, len(held), config.margin, reason, value)
+        return refused(metric, len(held), config.margin, reason, value)
     theirs = _labelled(champion, held)
     name = loss_of_metric(metric)
     theirs_loss = losses(name, theirs)
     paired = losses(name, mine) - theirs_loss
     relative = metric in {"mae", "rmse"}
     margin = config.margin * float(theirs_loss.mean()) if relative else config.margin
-    estimate, lower, upper = _interval(paired, 0.975)
+    estimate, lower, upper = paired_interval(paired, 0.975)
     reasons = (
         [] if upper < margin else [f"the candidate may be worse by {upper:.4g}; the margin is {margin:.4g}"]
     )
@@ -92,7 +92,8 @@ def _labelled(scorer: Scorer, held: Held) -> Labelled:
     return Labelled(held.actual, scores.prediction, scores.probability, scorer.signature.classes)
 
 
-def _interval(paired: NDArray[np.float64], level: float) -> tuple[float, float, float]:
+def paired_interval(paired: NDArray[np.float64], level: float) -> tuple[float, float, float]:
+    """Return the mean of n >= 2 paired differences and its two bounds, each exceeded with chance 1 - level."""
     mean = float(paired.mean())
     # The rule of three keeps the interval open where no row differs at all.
     half = max(
@@ -117,9 +118,10 @@ def _slices(config: GateConfig, held: Held, paired: NDArray[np.float64], margin:
     return [
         f"in the slice {label} it is worse by {found.mean():.4g} ({len(found)} rows)"
         for label, found in judged
-        if _interval(found, level)[1] > margin
+        if paired_interval(found, level)[1] > margin
     ]
 
 
-def _refused(metric: str, rows: int, margin: float, reason: str, value: float = 0.0) -> GateResult:
+def refused(metric: str, rows: int, margin: float, reason: str, value: float = 0.0) -> GateResult:
+    """Return the result of a gate that was not met for a reason that no comparison gave."""
     return GateResult(False, metric, value, None, 0.0, 0.0, 0.0, margin, rows, (reason,))

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from loopwright import parts
 from loopwright.config import Project
+from loopwright.deploy.online.keys import Keys
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.records import Mode
@@ -161,6 +162,8 @@ class Supervisor:
 
     def _serving(self) -> list[Spec]:
         serving = self.project.config.serving
+        # Before anybody can connect: where others than this machine can, each request must have a key.
+        Keys(self.ledger).require_for(serving.host)
         port = port_for(self.project, "serving", serving.port, serving.host)
         self._listener = listen(serving.host, port)
         fd = self._listener.fileno()
