@@ -27,7 +27,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from serving_peers import load
+from serving_peers import load, swapping
 from serving_peers.models import MODELS, Fitted, fit
 from serving_peers.process import Running
 from serving_peers.servers import SERVERS, Place, Server, new_project, start
@@ -283,9 +283,43 @@ class Bench:
 
     def swaps(self, place: Place) -> None:
         """Swap versions under load."""
+        with self.guarded(f"{place.name} swaps"):
+            made = swapping.swap(place, bodies_file(place, SERVERS["ours"], batch=False))
+            during, quiet = made.during, made.quiet
+            self.result |= {
+                "swaps": made.swaps,
+                "swap_failed": during.failed,
+                "swap_wrong": during.wrong,
+                "swap_p99_ratio": during.p99_ms / quiet.p99_ms,
+                "swap_memory_mib": made.memory_mib,
+            }
+            console.print(
+                f"  {made.swaps} swaps in {during.seconds:.0f} s, each served after {made.served_s:.2f} s (median); "
+                f"{during.done} answers: {during.first} of version 1, {during.second} of version 2, "
+                f"{during.wrong} wrong ({during.anonymous} without their id), {during.failed} failed\n"
+                f"  p50 {during.p50_ms:.2f} ms, p99 {during.p99_ms:.2f} ms, max {during.max_ms:.0f} ms; quiet: "
+                f"p50 {quiet.p50_ms:.2f} ms, p99 {quiet.p99_ms:.2f} ms, max {quiet.max_ms:.0f} ms"
+            )
 
     def two_workers(self, place: Place) -> None:
-        """Compare two workers with one."""
+        """Compare two workers with one: batches, which leave the load tool little to do, and single rows."""
+        ratios = {}
+        for batch, connections in ((True, 16), (False, 64)):
+            what = "256 rows, c16" if batch else "1 row, c64"
+            with self.guarded(f"{place.name} two workers, {what}"):
+                bodies = bodies_file(place, SERVERS["ours"], batch=batch)
+                made = swapping.two_workers(place, bodies, connections, self.given.seconds)
+                ratios[batch] = made.ratio
+                console.print(
+                    f"  two workers, {what}: {made.two.rps:.0f} requests/s with {made.two_cores:.2f} cores; one: "
+                    f"{made.one.rps:.0f} with {made.one_cores:.2f}; the lesser of two did {made.lesser:.0%} of the "
+                    f"work; {made.one.failed + made.two.failed} failed"
+                )
+        self.result["two_workers_rps_ratio"] = ratios.get(True)
+        console.print(
+            f"  two processes that only count do {swapping.two_at_once():.2f} times the work of one on this machine, "
+            f"which has {os.cpu_count()} cores; the load tool runs on them as well"
+        )
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Load", "Seen", "missing", "run"]
+__all__ = ["Checked", "Load", "Seen", "missing", "run"]
 
-SCRIPT = Path(__file__).with_name("load.lua")
+HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,12 @@ class Seen:
     read: int
     write: int
     timeout: int
+    #: Where answers were checked: those that no version gives, those that do not say whom they answer, and those of
+    #: version 1 and of the other.
+    wrong: int = 0
+    anonymous: int = 0
+    first: int = 0
+    second: int = 0
 
     @property
     def rps(self) -> float:
@@ -43,12 +50,24 @@ class Seen:
 
 @dataclass(frozen=True)
 class Load:
-    """How a server is asked: `bodies` is a file with one request body a line."""
+    """How a server is asked.
+
+    `bodies` is a file with one request body a line; `expected`, where answers are to be checked, one with what each
+    version says about each of them.
+    """
 
     port: int
     path: str
     bodies: Path
     connections: int
+    expected: Path | None = None
+
+    def command(self, seconds: int) -> list[str]:
+        """Return the command that puts this load on the server."""
+        script = HERE / ("load.lua" if self.expected is None else "checked.lua")
+        made = ["wrk", "-t1", f"-c{self.connections}", f"-d{seconds}s", "--timeout", "60s", "-s", str(script)]
+        made += [f"http://127.0.0.1:{self.port}", "--", self.path, str(self.bodies)]
+        return made if self.expected is None else [*made, str(self.expected)]
 
 
 def missing() -> str | None:
@@ -56,19 +75,46 @@ def missing() -> str | None:
     return None if shutil.which("wrk") else "The load tool wrk is missing. Get it: apt-get install wrk"
 
 
-def run(load: Load, seconds: float) -> Seen:
-    """Put load on a server for some seconds, 1 at least.
+def run(load: Load, seconds: int) -> Seen:
+    """Put load on a server for some seconds.
 
     Raises
     ------
     RuntimeError
         The load tool failed, with what it said.
     """
-    whole = max(1, round(seconds))
-    command = ["wrk", "-t1", f"-c{load.connections}", f"-d{whole}s", "--timeout", "60s", "-s", str(SCRIPT)]
-    command += [f"http://127.0.0.1:{load.port}", "--", load.path, str(load.bodies)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=whole + 60, check=False)
-    found = [line for line in ended.stdout.splitlines() if line.startswith("{")]
-    if ended.returncode or not found:
-        raise RuntimeError(f"wrk ended with {ended.returncode}: {ended.stdout[-500:]}{ended.stderr[-500:]}")
+    ended = subprocess.run(
+        load.command(seconds), capture_output=True, text=True, timeout=seconds + 60, check=False
+    )
+    return _read(ended.stdout, ended.stderr)
+
+
+def _read(out: str, errors: str) -> Seen:
+    found = [line for line in out.splitlines() if line.startswith("{")]
+    if not found:
+        raise RuntimeError(f"wrk did not end well: {out[-800:]}{errors[-800:]}")
     return Seen(**json.loads(found[-1]))
+
+
+class Checked:
+    """Load that goes on until it is ended, with every answer checked."""
+
+    def __init__(self, load: Load, most_s: int = 600) -> None:
+        self._process = subprocess.Popen(
+            load.command(most_s), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def end(self) -> Seen:
+        """Stop and return what came of it.
+
+        Raises
+        ------
+        RuntimeError
+            The load tool failed, with what it said.
+        """
+        self._process.send_signal(signal.SIGINT)
+        try:
+            return _read(*self._process.communicate(timeout=60))
+        finally:
+            self._process.kill()
+            self._process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from serving_peers.models import TARGET, Fitted
 from serving_peers.process import Running, clean_environment, free_port
 
-__all__ = ["SERVERS", "Place", "Server", "bento_python", "new_project", "start"]
+__all__ = ["SERVERS", "Place", "Server", "bento_python", "new_project", "ours", "start"]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -111,13 +112,21 @@ def _configure(folder: Path, name: str, *, sample: int) -> None:
     )
 
 
-def ours(place: Place, port: int, *, log: str = "on", workers: str = "serving-1") -> Running:
-    """Start one serving worker on its own port."""
+def ours(
+    place: Place,
+    port: int,
+    *,
+    log: str = "on",
+    worker: str = "serving-1",
+    share: socket.socket | None = None,
+) -> Running:
+    """Start one serving worker, on a port of its own or on a socket that it shares."""
     environment = clean_environment(
         LOOPWRIGHT_PROJECT=str(place.folder / log), OMP_NUM_THREADS="1", PYTHONPATH=str(HERE.parent)
     )
-    command = ["-m", "loopwright.deploy.online.worker", "--port", str(port), "--name", workers]
-    return python(command, place, port, f"ours-{log}", environment)
+    where = ["--port", str(port)] if share is None else ["--fd", str(share.fileno())]
+    command = [sys.executable, "-m", "loopwright.deploy.online.worker", *where, "--name", worker]
+    return Running(command, environment, port, place.folder, f"ours-{log}-{worker}", share)
 
 
 def _peer(place: Place, **more: str) -> dict[str, str]:
