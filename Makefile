@@ -57,7 +57,7 @@ layers: $(VENV)/.locked-all ## Imports point down only
 
 bench: $(VENV)/.locked-all ## Run one bench: make bench NAME=pipelines
 	@test -f "benches/$(NAME).py" || { echo "There is no bench '$(NAME)'. Benches: $$(ls benches/*.py | xargs -n1 basename | sed 's/\.py//' | tr '\n' ' ')"; exit 2; }
-	@$(BIN)/python benches/$(NAME).py
+	@$(BIN)/python benches/$(NAME).py $(ARGS)
 
 docs: $(VENV)/.locked-all ## Check that the documentation says what the code does
 	@$(BIN)/python -m pytest tests/docs -q

@@ -1,0 +1,1 @@
+"""What `benches/serving.py` measures, and with what: models, servers, peers, load."""
