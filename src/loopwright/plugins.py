@@ -23,6 +23,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "runtime": {
         "native": "loopwright.scoring.native:NativeRuntime",
         "onnx": "loopwright.scoring.onnx:OnnxRuntime",
+        "treelite": "loopwright.scoring.treelite:TreeliteRuntime",
     },
     "batch_source": {
         "parquet": "loopwright.deploy.batch.files:ParquetSource",

@@ -17,6 +17,7 @@ from loopwright.registry.estimator import (
     classes_of,
     features_of,
     gives_probability,
+    outputs_of,
     supervised,
     task_of,
 )
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["Description", "describe"]
+__all__ = ["Description", "describe", "targets_of"]
 
 #: Rows on which the model's answers are profiled: enough for every bin, and no wait at registration.
 ANSWERED_ROWS = 10_000
@@ -55,14 +56,21 @@ class Description:
         return {name: values[positions] for name, values in self.columns.items()}
 
     def performance(self) -> dict[str, float]:
-        """Return the metrics on the scored training rows; none for a model that learned without a target."""
-        if not self.supervised or self.signature.target not in self.table.column_names:
+        """Return the metrics on the scored training rows; none for a model that learned without a target.
+
+        Of several targets the errors count together, and a label counts as right where all of a row are. Several
+        outputs for one target, such as quantiles, have no metrics here.
+        """
+        targets = targets_of(self.signature.target, self.table.column_names)
+        known = set(targets) <= set(self.table.column_names)
+        if not self.supervised or not known or len(targets) != max(1, len(self.signature.outputs)):
             return {}
-        actual = self.table[self.signature.target].take(self.sample)
+        columns = [self.table[name].take(self.sample).to_pylist() for name in targets]
         if self.signature.task == Task.regression:
-            error = np.asarray(actual.to_pylist(), dtype=np.float64) - self.prediction
+            actual = np.asarray(columns, dtype=np.float64).T.reshape(self.prediction.shape)
+            error = actual - self.prediction
             return {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt((error**2).mean()))}
-        labels = actual.to_pylist()
+        labels = columns[0] if len(columns) == 1 else [list(row) for row in zip(*columns, strict=True)]
         metrics = {
             "accuracy": float(
                 np.mean([a == p for a, p in zip(labels, self.prediction.tolist(), strict=True)])
@@ -81,8 +89,17 @@ def _log_loss(labels: Sequence[Any], classes: Sequence[Any], probability: NDArra
     return float(-np.log(np.clip(own, 1e-15, 1.0)).mean())
 
 
+def targets_of(target: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the target columns: `target` itself, or several names between commas where no column is called so."""
+    if target in columns or "," not in target:
+        return (target,)
+    return tuple(name.strip() for name in target.split(",") if name.strip())
+
+
 def describe(model: Any, frame: pd.DataFrame, target: str) -> Description:
     """Derive the signature and the layout from a fitted model and its training table, and score some of its rows.
+
+    `target` names the target column, or several between commas.
 
     Raises
     ------
@@ -100,15 +117,23 @@ def describe(model: Any, frame: pd.DataFrame, target: str) -> Description:
     layout = _layout(model, frame.rename(columns=str), names, columns, named=given)
     sample = np.sort(np.random.default_rng(0).permutation(table.num_rows)[:ANSWERED_ROWS])
     rows = layout.rows({name: values[sample] for name, values in columns.items()})
-    raw = np.asarray(model.predict(rows)) if not hasattr(model, "classes_") else None
+    raw = np.asarray(model.predict(rows[:1] if hasattr(model, "classes_") else rows))
     task = task_of(model, raw)
     classes = classes_of(model, raw) if task == Task.classification else ()
-    signature = Signature(inputs, task, target, classes)
+    targets = targets_of(target, table.column_names)
+    outputs = outputs_of(model, raw.shape[1] if raw.ndim == 2 else 1, targets)
+    if len(targets) > 1 and len(targets) != len(outputs):
+        raise InvalidInput(
+            f"There are {len(targets)} targets, {listing(targets)}, and the model gives {max(1, len(outputs))} for each row.",
+            valid="As many targets as the model gives values, or one.",
+        )
+    signature = Signature(inputs, task, target, classes, outputs)
     prediction, probability = ask(
         model,
         rows,
         class_array(classes) if task == Task.classification else None,
-        probability=task == Task.classification and gives_probability(model),
+        probability=task == Task.classification and not outputs and gives_probability(model),
+        outputs=len(outputs),
     )
     return Description(signature, layout, table, columns, sample, prediction, probability, supervised(model))
 
@@ -121,9 +146,11 @@ def _inputs(model: Any, frame: pd.DataFrame, target: str) -> tuple[pa.Table, tup
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()].tolist()
         raise InvalidInput(f"The table has more than one column called {twice[0]!r}.")
-    if supervised(model) and target not in frame.columns:
-        error = NotFound.among("target column", target, frame.columns)
-        raise InvalidInput(error.fact, valid=error.valid, hint="register(..., target=<column>)", field=target)
+    targets = targets_of(target, frame.columns)
+    absent = [name for name in targets if name not in frame.columns]
+    if supervised(model) and absent:
+        error = NotFound.among("target column", absent[0], frame.columns)
+        raise InvalidInput(error.fact, valid=error.valid, hint="register(..., target=<column>)", field=absent[0])
     if not len(frame):
         raise InvalidInput(
             f"The table has no rows; its columns are {listing(frame.columns)}.",
@@ -135,13 +162,14 @@ def _inputs(model: Any, frame: pd.DataFrame, target: str) -> tuple[pa.Table, tup
         raise InvalidInput(
             f"The table has a column of mixed values: {error}.", valid="Each column holds one type."
         ) from error
-    if supervised(model) and (gaps := table[target].null_count):
-        raise InvalidInput(
-            f"The target column {target!r} has {gaps} missing values in {table.num_rows} rows.",
-            hint=f"table = table.dropna(subset=[{target!r}])",
-            field=target,
-        )
-    features = [name for name in table.column_names if name != target]
+    for name in targets if supervised(model) else ():
+        if gaps := table[name].null_count:
+            raise InvalidInput(
+                f"The target column {name!r} has {gaps} missing values in {table.num_rows} rows.",
+                hint=f"table = table.dropna(subset=[{name!r}])",
+                field=name,
+            )
+    features = [name for name in table.column_names if name not in targets]
     given = features_of(model, features)
     return table, given or tuple(features), given is not None
 

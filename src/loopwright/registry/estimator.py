@@ -22,6 +22,7 @@ __all__ = [
     "features_of",
     "final_step",
     "gives_probability",
+    "outputs_of",
     "supervised",
     "task_of",
 ]
@@ -74,24 +75,35 @@ def task_of(model: Any, predictions: NDArray[Any] | None = None) -> Task:
 def classes_of(model: Any, predictions: NDArray[Any] | None = None) -> tuple[Scalar, ...]:
     """Return the class labels in the order of the probability columns, as plain Python values.
 
-    Raises
-    ------
-    InvalidInput
-        The model predicts several targets at once.
+    A model of several targets gives no probabilities; its classes are those of all targets, in the order in which they
+    are first met.
     """
     classes = getattr(model, "classes_", None)
     if classes is None:
         classes = getattr(final_step(model), "classes_", None)
-    if isinstance(classes, list):
-        raise InvalidInput(
-            f"The model predicts {len(classes)} targets at once.",
-            valid="A registered model predicts one column.",
-        )
+    if isinstance(classes, list) and any(np.ndim(own) for own in classes):
+        classes = list(dict.fromkeys(plain(value) for own in classes for value in own))
     if classes is None and _is(model, "outlier_detector"):
         classes = [-1, 1]
     if classes is None and predictions is not None:
         classes = np.unique(predictions)
     return tuple(plain(value) for value in (classes if classes is not None else ()))
+
+
+def outputs_of(model: Any, width: int, targets: Sequence[str]) -> tuple[str, ...]:
+    """Name the `width` values that a model gives for each row; nothing where it gives one.
+
+    They are the targets where there are as many, the quantiles of a quantile regression such as ``q0.1``, else
+    ``output_0``, ``output_1``...
+    """
+    if width < 2:
+        return ()
+    if len(targets) == width:
+        return tuple(targets)
+    quantiles = getattr(final_step(model), "quantile_alpha", None)
+    if quantiles is not None and np.size(quantiles) == width:
+        return tuple(f"q{value:g}" for value in np.ravel(quantiles))
+    return tuple(f"output_{place}" for place in range(width))
 
 
 def plain(value: Any) -> Scalar:
@@ -161,6 +173,7 @@ def ask(
     *,
     probability: bool,
     labels_from_probability: bool = False,
+    outputs: int = 0,
 ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
     """Ask a model for its predictions, shape (n,), and its class probabilities, shape (n, k) or None.
 
@@ -174,17 +187,20 @@ def ask(
         Whether to ask for probabilities.
     labels_from_probability
         Take the most probable class as the label instead of asking twice.
+    outputs
+        How many values the model gives for each row, where it is more than one; the predictions have the shape
+        (n, outputs) then.
     """
     probabilities = np.asarray(model.predict_proba(rows), dtype=np.float64) if probability else None
     if labels_from_probability and probabilities is not None and classes is not None:
         return classes[probabilities.argmax(axis=1)], probabilities
     predictions = np.asarray(model.predict(rows))
-    if predictions.ndim == 2 and predictions.shape[1] == 1:
+    if predictions.ndim == 2 and predictions.shape[1] == 1 and not outputs:
         predictions = predictions[:, 0]
-    if predictions.ndim != 1:
+    if predictions.shape[1:] != ((outputs,) if outputs else ()):
         raise InvalidInput(
             f"The model's predictions have the shape {predictions.shape}.",
-            valid="A registered model predicts one column: shape (n,).",
+            valid=f"Here it is (n, {outputs})." if outputs else "A model with one output gives the shape (n,).",
         )
     if classes is None:
         return predictions.astype(np.float64), probabilities

@@ -103,7 +103,8 @@ def profile_of(
     columns
         One array of shape (n,) for each input of the signature, as `arrays_of` gives them.
     prediction
-        The model's answers on those rows or a sample of them, shape (m,), m >= 1.
+        The model's answers on those rows or a sample of them, shape (m,), m >= 1. Of several outputs, shape
+        (m, outputs), the first is profiled.
     """
     profiles = tuple(
         categorical_profile(column.name, columns[column.name])
@@ -111,6 +112,7 @@ def profile_of(
         else numeric_profile(column.name, columns[column.name])
         for column in signature.inputs
     )
+    prediction = prediction[:, 0] if prediction.ndim == 2 else prediction
     of_prediction = numeric_profile if signature.task == Task.regression else categorical_profile
     rows = len(next(iter(columns.values()))) if columns else len(prediction)
     return Profile(profiles, of_prediction("prediction", prediction), rows, dict(performance or {}), dataset)

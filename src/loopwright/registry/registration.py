@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from loopwright.registry.profile import profile_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 __all__ = ["mlflow_signature", "register", "replay_positions", "write_extra_files"]
 
@@ -58,7 +61,8 @@ def register(
     table
         The training rows: the features as the model was given them, and the target column.
     target
-        The target column; by default `target` of ``[model.<name>]`` in `loopwright.toml`.
+        The target column, or several between commas (``"low,high"``) for a model that predicts several; by default
+        `target` of ``[model.<name>]`` in `loopwright.toml`.
     project
         By default the project of the current folder.
     metrics
@@ -167,14 +171,49 @@ def write_extra_files(
     )
     (folder / LAYOUT).write_bytes(msgspec.json.encode(Shape(signature, described.layout)))
     (folder / PROFILE).write_bytes(msgspec.json.encode(profile))
-    replay = table_of(described.rows(replay_positions(described.table.num_rows)), signature.inputs)
+    replay = table_of(described.rows(replay_positions(described.columns)), signature.inputs)
     pq.write_table(replay, folder / REPLAY, compression="zstd")
     return [str(folder / name) for name in (LAYOUT, PROFILE, REPLAY)]
 
 
-def replay_positions(rows: int) -> Any:
-    """Return which rows are kept for replay: all, or a fixed sample of 2000, in the table's order."""
-    return np.sort(np.random.default_rng(1).permutation(rows)[:REPLAY_ROWS])
+def replay_positions(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Return which rows are kept for replay, in the table's order: all of a small table, else 2000.
+
+    Most are spread evenly by chance. The others are the rows a chance of 2000 would rarely hold: some where each
+    column is missing, and one for each of the rarest values of text.
+    """
+    rows = len(next(iter(columns.values())))
+    if rows <= REPLAY_ROWS:
+        return np.arange(rows)
+    chosen = dict.fromkeys(_rare(columns))
+    for row in np.random.default_rng(1).permutation(rows).tolist():
+        if len(chosen) >= REPLAY_ROWS:
+            break
+        chosen[row] = None
+    return np.sort(np.array(list(chosen), dtype=np.int64))
+
+
+#: Rows with a gap that are kept for each column, rare values of each column of text, and how many rows those may take
+#: up together.
+_GAPS, _RARE_VALUES, _MOST_RARE = 8, 32, REPLAY_ROWS // 4
+
+
+def _rare(columns: Mapping[str, NDArray[Any]]) -> list[int]:
+    """Return rows with gaps and with rare values of text, of each column in turn."""
+    found: list[list[int]] = []
+    for values in columns.values():
+        if values.dtype.kind == "f":
+            found.append(np.flatnonzero(np.isnan(values))[:_GAPS].tolist())
+        elif values.dtype.kind == "M":
+            found.append(np.flatnonzero(np.isnat(values))[:_GAPS].tolist())
+        elif values.dtype == object:
+            items = values.tolist()
+            gaps = [row for row, item in enumerate(items) if item is None][:_GAPS]
+            where = {item: row for row, item in enumerate(items) if item is not None}
+            rarest = sorted(Counter(item for item in items if item is not None).items(), key=lambda pair: pair[1])
+            found.append(gaps + [where[item] for item, _ in rarest[:_RARE_VALUES]])
+    turns = zip_longest(*found)
+    return [row for turn in turns for row in turn if row is not None][:_MOST_RARE]
 
 
 def mlflow_signature(signature: Signature, prediction: Any) -> Any:
@@ -185,7 +224,8 @@ def mlflow_signature(signature: Signature, prediction: Any) -> Any:
     kinds = {"b": "boolean", "i": "long", "u": "long", "f": "double"}
     output = "double" if signature.task == Task.regression else kinds.get(prediction.dtype.kind, "string")
     inputs = [ColSpec(column.type, column.name, required=column.required) for column in signature.inputs]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(output)]))
+    outputs = [ColSpec(output, name) for name in signature.outputs] or [ColSpec(output)]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
 
 
 def _annotate(run_id: str, training: DatasetRef, metrics: Mapping[str, float]) -> None:

@@ -12,38 +12,54 @@ from typing import Any, Literal
 import numpy as np
 
 from loopwright.errors import InvalidInput
-from loopwright.records import Signature, Task
+from loopwright.records import Column, Signature, Task
 from loopwright.registry.estimator import final_step
 from loopwright.registry.layout import Layout
 
-__all__ = ["Graph", "candidates", "refusal"]
+__all__ = ["Graph", "candidates", "is_trees", "refusal"]
 
-Inputs = Literal["matrix", "columns"]
+Inputs = Literal["matrix", "blocks", "columns"]
 Precision = Literal["float64", "float32"]
 
 #: ONNX Runtime has all operators of these sets, and the boosting converters know no newer `ai.onnx.ml`.
 OPSET = {"": 17, "ai.onnx.ml": 3}
-_NUMBERS = {"boolean", "integer", "long", "float", "double"}
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One conversion: the serialized graph, how it is fed, and what stands for missing text in which column."""
+    """One conversion: the serialized graph, how it is fed, which columns are not, and what stands for missing text."""
 
     data: bytes
     inputs: Inputs
     precision: Precision
     missing_text: dict[str, str]
+    unused: tuple[str, ...] = ()
 
 
-def refusal(signature: Signature) -> str:
-    """Return why no graph can take these inputs, or an empty text."""
+def refusal(model: Any, signature: Signature) -> str:
+    """Return why no graph can take these inputs, or an empty text. Columns that the model drops do not matter."""
+    unused = _unused(model, signature)
     for column in signature.inputs:
-        if column.type == "datetime":
+        if column.type == "datetime" and column.name not in unused:
             return f"the column {column.name!r} holds times, which ONNX has no type for"
-        if column.type == "boolean" and not column.required:
-            return f"the boolean column {column.name!r} has missing values, which ONNX has no value for"
     return ""
+
+
+def _unused(model: Any, signature: Signature) -> tuple[str, ...]:
+    """Return the columns of times that a column transformer at the front drops."""
+    columns = getattr(_first(model), "transformers_", None)
+    if columns is None:
+        return ()
+    names = list(signature.names)
+    used: set[int] = set()
+    for _, part, which in columns:
+        if not (isinstance(part, str) and part == "drop"):
+            used.update(_positions(which, names))
+    return tuple(
+        column.name
+        for place, column in enumerate(signature.inputs)
+        if column.type == "datetime" and place not in used
+    )
 
 
 def candidates(model: Any, signature: Signature, layout: Layout) -> Iterator[Graph | str]:
@@ -51,20 +67,85 @@ def candidates(model: Any, signature: Signature, layout: Layout) -> Iterator[Gra
 
     Trees compare in float32 whatever they are given, so trees alone are tried in float32 first. Behind other steps,
     which compute in float64, their input is cast just before them, as they do themselves: without that cast, a scaled
-    value can fall on the other side of a threshold. Everything else is tried in float64 first.
+    value can fall on the other side of a threshold. Everything else is tried in float64 first. Where text and numbers
+    meet in a column transformer, all columns of a kind go in as one input; a graph that cannot be made so is tried with
+    one input for each column.
     """
-    model = _portable(model, layout)
-    trees, pipeline = _is_trees(model), _last_pipeline(model)
-    order: tuple[Precision, ...] = ("float64", "float32")
+    if getattr(model, "network", None) is not None:
+        yield _exported(model.network, signature)
+        return
+    unused = _unused(model, signature)
+    fed = [column for column in signature.inputs if column.name not in unused]
+    given = _best(model)
+    trees, pipeline = is_trees(given), _last_pipeline(given)
+    precisions: tuple[Precision, ...] = ("float64", "float32")
     if trees and pipeline is None:
-        order = ("float32", "float64")
-    for precision in order:
-        part = _with_cast(model) if trees and pipeline is not None and precision == "float64" else model
-        try:
-            yield _convert(part, signature, layout, precision)
-        except Exception as error:  # noqa: BLE001  (converters raise whatever they stumble over)
-            text = " ".join(str(error).split())
-            yield f"{precision}: {type(error).__name__}: {text[:120]}"
+        precisions = ("float32", "float64")
+    feeds: tuple[Inputs, ...] = ("matrix",)
+    if any(column.type == "string" for column in fed):
+        feeds = ("blocks", "columns") if hasattr(_first(given), "transformers_") else ("columns",)
+    for precision in precisions:
+        for inputs in feeds:
+            try:
+                part = _portable(given, _order(fed, inputs), layout)
+                if trees and pipeline is not None and precision == "float64":
+                    part = _with_cast(part)
+                graph = _convert(part, signature, fed, layout, inputs, precision, unused)
+            except Exception as error:  # noqa: BLE001  (converters raise whatever they stumble over)
+                text = " ".join(str(error).split())
+                yield f"{precision}: {type(error).__name__}: {text[:120]}"
+            else:
+                yield graph
+                # One that is not proven computes the same when it is fed otherwise.
+                break
+
+
+def _exported(network: Any, signature: Signature) -> Graph | str:
+    """Export a PyTorch module, which takes a matrix of all columns in single precision."""
+    import io
+
+    import torch
+
+    text = next((column.name for column in signature.inputs if column.type == "string"), None)
+    if text is not None:
+        return f"the column {text!r} holds text, which a PyTorch module does not take"
+    made = io.BytesIO()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                network.eval(),
+                (torch.zeros(2, len(signature.inputs)),),
+                made,
+                input_names=["X"],
+                output_names=["prediction"],
+                dynamic_axes={"X": {0: "rows"}, "prediction": {0: "rows"}},
+                opset_version=OPSET[""],
+                dynamo=False,
+            )
+    except Exception as error:  # noqa: BLE001  (exporting runs the module, which may raise anything)
+        return f"float32: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return Graph(made.getvalue(), "matrix", "float32", {})
+
+
+def _order(fed: list[Column], inputs: Inputs) -> list[str]:
+    """Return the columns in the order in which a graph meets them."""
+    if inputs != "blocks":
+        return [column.name for column in fed]
+    texts = [column.name for column in fed if column.type == "string"]
+    return [column.name for column in fed if column.type != "string"] + texts
+
+
+def _best(model: Any) -> Any:
+    found = getattr(model, "best_estimator_", None)
+    return model if found is None else found
+
+
+def _first(model: Any) -> Any:
+    model = _best(model)
+    while getattr(model, "steps", None):
+        model = model.steps[0][1]
+    return model
 
 
 def _last_pipeline(model: Any) -> Any:
@@ -83,7 +164,8 @@ def _with_cast(model: Any) -> Any:
     return model
 
 
-def _is_trees(model: Any) -> bool:
+def is_trees(model: Any) -> bool:
+    """Whether the model, or the last step of a pipeline, is made of trees."""
     kind = type(final_step(model))
     root, name = kind.__module__.partition(".")[0], kind.__name__
     return root in {"xgboost", "lightgbm"} or any(
@@ -91,18 +173,16 @@ def _is_trees(model: Any) -> bool:
     )
 
 
-def _portable(model: Any, layout: Layout) -> Any:
+def _portable(model: Any, order: list[str], layout: Layout) -> Any:
     """Return a copy whose inputs go by position: ONNX has no room for names with blanks and brackets."""
     model = copy.deepcopy(model)
-    if getattr(model, "best_estimator_", None) is not None:
-        model = model.best_estimator_
-    names = [field.name for field in layout.fields]
-    first = model
-    while getattr(first, "steps", None):
-        first = first.steps[0][1]
+    first = _first(model)
     if hasattr(first, "transformers_"):
+        names = [field.name for field in layout.fields]
         first.transformers_ = [
-            (key, part, _positions(which, names)) for key, part, which in first.transformers_
+            (key, part, [order.index(names[place]) for place in _positions(which, names)])
+            for key, part, which in first.transformers_
+            if not (isinstance(part, str) and part == "drop")
         ]
     last = final_step(model)
     if type(last).__module__.startswith("xgboost"):
@@ -123,23 +203,34 @@ def _positions(which: Any, names: list[str]) -> list[int]:
     return [names.index(item) if isinstance(item, str) else int(item) for item in items]
 
 
-def _convert(model: Any, signature: Signature, layout: Layout, precision: Precision) -> Graph:
+def _convert(
+    model: Any,
+    signature: Signature,
+    fed: list[Column],
+    layout: Layout,
+    inputs: Inputs,
+    precision: Precision,
+    unused: tuple[str, ...],
+) -> Graph:
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 
     _add_boosting_converters()
     number = DoubleTensorType if precision == "float64" else FloatTensorType
-    inputs: Inputs = "matrix" if all(column.type in _NUMBERS for column in signature.inputs) else "columns"
+    texts = [column.name for column in fed if column.type == "string"]
     if inputs == "matrix":
-        types = [("X", number([None, len(signature.inputs)]))]
+        types = [("X", number([None, len(fed)]))]
+    elif inputs == "blocks":
+        types = [("numbers", number([None, len(fed) - len(texts)]))] if len(texts) < len(fed) else []
+        types.append(("texts", StringTensorType([None, len(texts)])))
     else:
         types = [
             (f"c{position}", (StringTensorType if column.type == "string" else number)([None, 1]))
-            for position, column in enumerate(signature.inputs)
+            for position, column in enumerate(fed)
         ]
     made = _graph(model, types, classifier=signature.task == Task.classification and _is_classifier(model))
     markers = {field.name: "None" if field.missing == "none" else "nan" for field in layout.fields}
-    gaps = {c.name: markers[c.name] for c in signature.inputs if c.type == "string" and not c.required}
-    return Graph(made.SerializeToString(), inputs, precision, gaps)
+    gaps = {c.name: markers[c.name] for c in fed if c.type == "string" and not c.required}
+    return Graph(made.SerializeToString(), inputs, precision, gaps, unused)
 
 
 def _graph(model: Any, types: list[tuple[str, Any]], *, classifier: bool) -> Any:

@@ -20,7 +20,7 @@ from loopwright.ledger import Ledger
 from loopwright.records import Column, DatasetRef, ModelVersion, Signature, Task
 from loopwright.registry.artifacts import EXTRA, LAYOUT, PROFILE, REPLAY, Shape
 from loopwright.registry.columns import arrays_of
-from loopwright.registry.estimator import classes_of, task_of
+from loopwright.registry.estimator import classes_of, outputs_of, task_of
 from loopwright.registry.layout import Layout, plain_layout
 from loopwright.registry.origin import training_of
 from loopwright.registry.profile import Profile, profile_of, read_profile
@@ -167,7 +167,7 @@ def _described(
 def _sample(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     from loopwright.registry.registration import replay_positions
 
-    positions = replay_positions(len(next(iter(columns.values()))))
+    positions = replay_positions(columns)
     return {name: values[positions] for name, values in columns.items()}
 
 
@@ -203,18 +203,29 @@ def _signature(folder: Path, model: Any, declared: tuple[Column, ...], target: s
             valid="The model needs a signature with named columns.",
             hint="log it with signature=mlflow.models.infer_signature(table), or use loopwright.register",
         )
+    kinds = _declared_outputs(folder)
+    outputs = tuple(name for name, _ in kinds) if len(kinds) > 1 else ()
     if isinstance(model, PyfuncModel):
-        output = _output_type(folder)
-        task = Task.classification if output in {"string", "boolean", "long", "integer"} else Task.regression
-        return Signature(declared, task, target)
+        labels = bool(kinds) and kinds[0][1] in {"string", "boolean", "long", "integer"}
+        task = Task.classification if labels else Task.regression
+        return Signature(declared, task, target, outputs=outputs)
     task = task_of(model)
-    return Signature(declared, task, target, classes_of(model) if task == Task.classification else ())
+    if not outputs:
+        outputs = outputs_of(model, int(getattr(model, "n_outputs_", 1)), (target,))
+    return Signature(declared, task, target, classes_of(model) if task == Task.classification else (), outputs)
 
 
-def _output_type(folder: Path) -> str:
+def _declared_outputs(folder: Path) -> list[tuple[str, str]]:
+    """Return name and type of each output that the `MLmodel` declares."""
     declared = (read_mlmodel(folder).get("signature") or {}).get("outputs")
     outputs = json.loads(declared) if declared else []
-    kind = outputs[0].get("type", "") if outputs else ""
-    if kind == "tensor":
-        kind = "long" if outputs[0]["tensor-spec"]["dtype"].startswith("int") else "double"
-    return str(kind)
+    if len(outputs) == 1 and outputs[0].get("type") == "tensor":
+        tensor = outputs[0]["tensor-spec"]
+        kind = "long" if tensor["dtype"].startswith(("int", "uint")) else "double"
+        shape = tensor["shape"]
+        width = shape[1] if len(shape) == 2 and shape[1] > 1 else 1
+        return [(f"output_{place}", kind) for place in range(width)]
+    return [
+        (str(output.get("name") or f"output_{place}"), str(output.get("type", "")))
+        for place, output in enumerate(outputs)
+    ]

@@ -61,24 +61,25 @@ def read(path: Path, manifest: Manifest) -> tuple[dict[str, NDArray[Any]], Score
     return columns, Scores(prediction, np.array(table["probability"].to_pylist(), dtype=np.float64))
 
 
-def compare(expected: Scores, found: Scores, *, scale: float = 1.0) -> tuple[float, int]:
+def compare(expected: Scores, found: Scores, *, scale: float | NDArray[np.float64] = 1.0) -> tuple[float, int]:
     """Compare answers with those of the native runtime.
 
     Parameters
     ----------
     scale
-        The unit of an absolute difference: 1 for probabilities, the spread of the predictions for small targets.
+        The unit of an absolute difference: 1 for probabilities, the spread of the predictions for small targets; one
+        for each of several outputs.
 
     Returns
     -------
     tuple[float, int]
         The largest difference, absolute in units of `scale` or relative to the expected value, whichever is smaller;
-        infinite when one side is not a number or has another shape. And how many labels differ.
+        infinite when one side is not a number or has another shape. And in how many rows a label differs.
     """
     if expected.prediction.shape != found.prediction.shape:
         return float("inf"), len(expected.prediction)
     numeric = expected.prediction.dtype.kind == "f" and expected.probability is None
-    flips = 0 if numeric else int((expected.prediction != found.prediction).sum())
+    flips = 0 if numeric else _flips(expected.prediction, found.prediction)
     if numeric:
         return _difference(expected.prediction, found.prediction, scale), flips
     if expected.probability is None:
@@ -88,7 +89,14 @@ def compare(expected: Scores, found: Scores, *, scale: float = 1.0) -> tuple[flo
     return _difference(expected.probability, found.probability, 1.0), flips
 
 
-def _difference(expected: NDArray[Any], found: NDArray[Any], scale: float) -> float:
+def _flips(expected: NDArray[Any], found: NDArray[Any]) -> int:
+    differ = expected != found
+    return int((differ.any(axis=1) if differ.ndim == 2 else differ).sum())
+
+
+def _difference(
+    expected: NDArray[Any], found: NDArray[Any], scale: float | NDArray[np.float64]
+) -> float:
     if not len(expected):
         return 0.0
     expected, found = expected.astype(np.float64), found.astype(np.float64)

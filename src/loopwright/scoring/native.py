@@ -14,18 +14,29 @@ from numpy.typing import NDArray
 from loopwright.errors import Damaged, Denied, InvalidInput, LoopwrightError
 from loopwright.records import Task
 from loopwright.registry.estimator import ask, class_array, final_step
+from loopwright.registry.layout import Layout
 from loopwright.scoring.base import NATIVE, Manifest, Scores, refuse_gaps
+from loopwright.scoring.feed import Numbers
 
-__all__ = ["NativeRuntime", "PyfuncModel", "load_model", "read_mlmodel"]
+__all__ = ["NativeRuntime", "PyfuncModel", "load_model", "may_be_direct", "read_mlmodel"]
 
 
 class PyfuncModel:
-    """Any MLflow model as an object with `predict`: what its flavor is stays MLflow's business."""
+    """Any MLflow model as an object with `predict`: what its flavor is stays MLflow's business.
+
+    `network` is the PyTorch module inside, where there is one: it can be exported.
+    """
 
     def __init__(self, folder: Path) -> None:
         import mlflow.pyfunc
 
         self._model = mlflow.pyfunc.load_model(str(folder))
+        self.network: Any = None
+        if "pytorch" in read_mlmodel(folder).get("flavors", {}):
+            import torch
+
+            torch.set_num_threads(1)
+            self.network = self._model.get_raw_model()
 
     def predict(self, rows: Any) -> NDArray[Any]:
         """Return the predictions for a DataFrame of n rows, shape (n,)."""
@@ -114,6 +125,32 @@ def _single_threaded(model: Any) -> Any:
     return model
 
 
+class _Boosted:
+    """An XGBoost estimator that was fitted on a frame and is given a matrix of the same columns."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def predict(self, rows: NDArray[Any]) -> Any:
+        """Return the predictions of n rows."""
+        return self._model.predict(rows, validate_features=False)
+
+    def predict_proba(self, rows: NDArray[Any]) -> Any:
+        """Return the class probabilities of n rows."""
+        return self._model.predict_proba(rows, validate_features=False)
+
+
+def may_be_direct(model: Any, layout: Layout) -> bool:
+    """Whether a model fitted on a frame may be given a matrix: a frame costs more than its trees for few rows."""
+    kind = type(model)
+    return (
+        layout.container == "frame"
+        and layout.numeric
+        and kind.__module__.startswith("xgboost")
+        and hasattr(model, "get_booster")
+    )
+
+
 class NativeRuntime:
     """The estimator, or whatever MLflow loads, behind the same columns as any other runtime."""
 
@@ -121,6 +158,11 @@ class NativeRuntime:
         self._model = load_model(folder / NATIVE) if model is None else model
         self._layout = manifest.layout
         self._inputs = manifest.signature.inputs
+        self._outputs = len(manifest.signature.outputs)
+        self._numbers = None
+        if manifest.direct:
+            self._model = _Boosted(self._model)
+            self._numbers = Numbers(self._inputs, np.float32)
         classification = manifest.signature.task == Task.classification
         self._classes = class_array(manifest.signature.classes) if classification else None
         self._probability = manifest.probability
@@ -128,14 +170,19 @@ class NativeRuntime:
 
     def score(self, columns: Mapping[str, NDArray[Any]], rows: int) -> Scores:
         """Score typed columns of shape (rows,), rows >= 1."""
-        refuse_gaps(columns, self._inputs)
+        if self._numbers is not None:
+            given: Any = self._numbers.matrix(columns, rows)
+        else:
+            refuse_gaps(columns, self._inputs)
+            given = self._layout.rows(columns)
         try:
             prediction, probability = ask(
                 self._model,
-                self._layout.rows(columns),
+                given,
                 self._classes,
                 probability=self._probability,
                 labels_from_probability=self._argmax,
+                outputs=self._outputs,
             )
         except LoopwrightError:
             raise

@@ -5,7 +5,7 @@ Imports neither MLflow, pandas nor scikit-learn: a process that serves compiled 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loopwright.errors import Damaged
-from loopwright.records import Column
 from loopwright.registry.estimator import class_array
 from loopwright.scoring.base import MODEL, Manifest, Scores, refuse_gaps
+from loopwright.scoring.feed import Numbers, Texts
 
 __all__ = ["OnnxRuntime"]
+
+#: Columns and their number of rows as one input of the graph.
+_Feeder = Callable[[Mapping[str, NDArray[Any]], int], NDArray[Any]]
 
 
 class OnnxRuntime:
@@ -39,14 +42,17 @@ class OnnxRuntime:
             )
         except Exception as error:
             raise Damaged(f"{folder / MODEL} cannot be loaded: {error}") from error
-        self._columns = manifest.signature.inputs
-        self._names = manifest.signature.names
-        self._dtype = np.dtype(manifest.precision)
-        self._matrix = manifest.inputs == "matrix"
-        self._missing_text = manifest.missing_text
-        self._classes = class_array(manifest.signature.classes) if manifest.signature.classes else None
+        signature = manifest.signature
+        self._classes = class_array(signature.classes) if signature.classes else None
         self._probability = manifest.probability
         self._argmax = manifest.labels_from_probability
+        self._several = bool(signature.outputs)
+        taken = {given.name for given in self._session.get_inputs()}
+        # Converters leave out an input that nothing depends on, and ONNX Runtime refuses it.
+        self._feeders = [(name, make) for name, make in _feeders(manifest) if name in taken]
+        self._unfed = [
+            column for column in signature.inputs if column.name in manifest.unused and column.required
+        ]
         outputs = [output.name for output in self._session.get_outputs()]
         label, probability = outputs[0], outputs[1] if len(outputs) > 1 else ""
         if not manifest.probability:
@@ -57,50 +63,46 @@ class OnnxRuntime:
 
     def score(self, columns: Mapping[str, NDArray[Any]], rows: int) -> Scores:
         """Score typed columns of shape (rows,), rows >= 1."""
-        feed = {"X": self._one_matrix(columns, rows)} if self._matrix else self._by_column(columns)
+        if self._unfed:
+            refuse_gaps(columns, self._unfed)
+        feed = {name: make(columns, rows) for name, make in self._feeders}
         found = self._session.run(self._outputs, feed)
         if not self._probability:
             return Scores(self._labels(found[0]))
-        probability = np.asarray(found[-1], dtype=np.float64)
+        probability = found[-1].astype(np.float64, copy=False)
         if self._argmax and self._classes is not None:
             return Scores(self._classes[probability.argmax(axis=1)], probability)
         return Scores(self._labels(found[0]), probability)
 
     def _labels(self, values: NDArray[Any]) -> NDArray[Any]:
-        flat = values.reshape(-1)
+        flat = values.reshape(len(values), -1) if self._several else values.reshape(-1)
         return flat.astype(np.float64 if self._classes is None else self._classes.dtype, copy=False)
-
-    def _one_matrix(self, columns: Mapping[str, NDArray[Any]], rows: int) -> NDArray[Any]:
-        if rows == 1:
-            # For one row, plain numbers are twice as quick as filling an array column by column.
-            row = [columns[name].item() for name in self._names]
-            if (total := sum(row)) != total:
-                refuse_gaps(columns, self._columns)
-            return np.array([row], dtype=self._dtype)
-        matrix = np.empty((rows, len(self._columns)), dtype=self._dtype)
-        for position, column in enumerate(self._columns):
-            matrix[:, position] = columns[column.name]
-        # One look at the whole matrix instead of one at each column.
-        if np.isnan(matrix).any():
-            refuse_gaps(columns, self._columns)
-        return matrix
-
-    def _by_column(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        refuse_gaps(columns, self._columns)
-        feed = {}
-        for position, column in enumerate(self._columns):
-            values = columns[column.name]
-            prepared = self._text(column, values) if column.type == "string" else values.astype(self._dtype)
-            feed[f"c{position}"] = prepared.reshape(-1, 1)
-        return feed
-
-    def _text(self, column: Column, values: NDArray[Any]) -> NDArray[Any]:
-        items = values.tolist()
-        if None not in items:
-            return values
-        stand_in = self._missing_text[column.name]
-        return np.array([stand_in if item is None else item for item in items], dtype=object)
 
     def close(self) -> None:
         """Give back the session's memory."""
         self._session = None
+
+
+def _feeders(manifest: Manifest) -> list[tuple[str, _Feeder]]:
+    """Return the graph's inputs by name, and what makes each of them."""
+    fed = [column for column in manifest.signature.inputs if column.name not in manifest.unused]
+    if manifest.inputs == "matrix":
+        return [("X", Numbers(fed, manifest.precision).matrix)]
+    if manifest.inputs == "columns":
+        return [
+            (
+                f"c{place}",
+                Texts([column], manifest.missing_text).matrix
+                if column.type == "string"
+                else Numbers([column], manifest.precision).matrix,
+            )
+            for place, column in enumerate(fed)
+        ]
+    texts = [column for column in fed if column.type == "string"]
+    numbers = [column for column in fed if column.type != "string"]
+    made: list[tuple[str, _Feeder]] = []
+    if numbers:
+        made.append(("numbers", Numbers(numbers, manifest.precision).matrix))
+    if texts:
+        made.append(("texts", Texts(texts, manifest.missing_text).matrix))
+    return made

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,13 @@ from loopwright.registry import catalog
 from loopwright.registry.artifacts import PROFILE, REPLAY, download
 from loopwright.registry.columns import table_of
 from loopwright.registry.estimator import final_step, gives_probability
-from loopwright.scoring import convert, golden
-from loopwright.scoring.base import GOLDEN, MANIFEST, MODEL, NATIVE, Manifest, Scores
+from loopwright.scoring import golden, trees
+from loopwright.scoring.base import GOLDEN, MANIFEST, NATIVE, TREES, Manifest, Proof, Scores
+from loopwright.scoring.calibration import calibrated
+from loopwright.scoring.compilation import Plan, compiled
 from loopwright.scoring.evidence import Evidence, gather
-from loopwright.scoring.native import NativeRuntime, PyfuncModel, load_model
-from loopwright.scoring.onnx import OnnxRuntime
-from loopwright.scoring.replay import Agreement, edge_rows, replay
+from loopwright.scoring.native import NativeRuntime, load_model, may_be_direct
+from loopwright.scoring.replay import MOST_EDGES, TOLERANCE, edge_rows
 from loopwright.scoring.scorer import read_manifest
 
 __all__ = ["prepare"]
@@ -66,6 +66,7 @@ def _prepared(project: Project, folder: Path) -> bool:
         return False
     known = _known(project, manifest.model, manifest.version)
     current = known is None or known.digest in {"", manifest.digest}
+    current = current and manifest.tolerance == _tolerance(project, manifest.model)
     return current and all((folder / name).is_file() for name in manifest.files)
 
 
@@ -98,8 +99,8 @@ def _prepare(project: Project, model: str, number: int, folder: Path) -> Path:
         evidence = gather(project, version, files, estimator)
         made = Path(temporary) / "scorer"
         made.mkdir()
-        manifest = _build(made, version, digest, estimator, evidence)
-        if manifest.runtime == "native":
+        manifest = _build(project, made, version, digest, estimator, evidence)
+        if "native" in manifest.runtimes:
             shutil.copytree(files, made / NATIVE)
         manifest = replace(manifest, files=_hashes(made))
         (made / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
@@ -125,18 +126,10 @@ def _version(project: Project, model: str, number: int) -> ModelVersion:
     return catalog.version(project, model, number)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The manifest of the native runtime, that runtime, and its answers on the replay rows."""
-
-    manifest: Manifest
-    runtime: NativeRuntime
-    rows: Mapping[str, NDArray[Any]]
-    answers: Scores
-
-
-def _build(made: Path, version: ModelVersion, digest: str, model: Any, evidence: Evidence) -> Manifest:
-    """Choose the runtime and write its files, except the native model itself."""
+def _build(
+    project: Project, made: Path, version: ModelVersion, digest: str, model: Any, evidence: Evidence
+) -> Manifest:
+    """Choose the runtimes and write their files, except the native model itself."""
     signature = evidence.signature
     manifest = Manifest(
         model=version.model,
@@ -146,37 +139,101 @@ def _build(made: Path, version: ModelVersion, digest: str, model: Any, evidence:
         digest=digest,
         signature=signature,
         layout=evidence.layout,
-        probability=signature.task == Task.classification and gives_probability(model),
+        probability=signature.task == Task.classification and not signature.outputs and gives_probability(model),
+        tolerance=_tolerance(project, version.model),
     )
     if evidence.profile is not None:
         (made / PROFILE).write_bytes(msgspec.json.encode(evidence.profile))
     if not evidence.replay:
-        return replace(manifest, reason="no rows to replay")
+        reason = "no rows to replay"
+        return replace(manifest, reason=reason, proofs=(Proof("native", True, reason),))
     plan = _plan(manifest, model, evidence.replay)
     if evidence.example:
-        count = plan.manifest.replay_rows
-        manifest = replace(plan.manifest, reason=f"only the {count} rows of the input example to replay")
+        reason = f"only the {plan.manifest.replay_rows} rows of the input example to replay"
+        manifest = replace(plan.manifest, reason=reason, proofs=(Proof("native", True, reason),))
     else:
-        manifest = _compile(made, plan, model)
+        manifest = compiled(made, plan, model)
+        manifest = calibrated(project, made, manifest, plan.runtime, plan.rows)
+        if "treelite" not in manifest.runtimes:
+            # Proven and never the quickest: nothing else reads it.
+            (made / TREES).unlink(missing_ok=True)
     _write_rows(made, plan, manifest)
     return manifest
 
 
-def _plan(manifest: Manifest, model: Any, rows: Mapping[str, NDArray[Any]]) -> _Plan:
-    """Score the replay rows natively, and see whether labels may be taken from the probabilities."""
+def _tolerance(project: Project, model: str) -> float:
+    declared = project.config.model.get(model)
+    return declared.tolerance if declared else TOLERANCE
+
+
+def _plan(manifest: Manifest, model: Any, rows: Mapping[str, NDArray[Any]]) -> Plan:
+    """Score the replay rows natively, and see what the model may be spared without another answer."""
     count = len(next(iter(rows.values())))
+    manifest = replace(manifest, replay_rows=count)
+    edges = edge_rows(rows, manifest.signature, _thresholds(model, manifest))
     runtime = NativeRuntime(Path(), manifest, model)
     answers = runtime.score(rows, count)
-    manifest = replace(manifest, replay_rows=count)
+    if may_be_direct(model, manifest.layout):
+        manifest, runtime = _spared(manifest, runtime, model, rows, edges, answers, direct=True)
     if answers.probability is not None and manifest.signature.classes and not _own_rule(model):
-        argmax = replace(manifest, labels_from_probability=True)
-        quick = NativeRuntime(Path(), argmax, model)
-        with contextlib.suppress(LoopwrightError):
-            edges = edge_rows(rows, manifest.signature)
-            # A model that refuses an edge row, such as an unseen category, shows nothing there.
-            if _same_labels(runtime, quick, rows) and _same_labels_where_answered(runtime, quick, edges):
-                manifest, runtime = argmax, quick
-    return _Plan(manifest, runtime, rows, answers)
+        manifest, runtime = _spared(
+            manifest, runtime, model, rows, edges, answers, labels_from_probability=True
+        )
+    return Plan(manifest, runtime, rows, answers, edges)
+
+
+def _thresholds(model: Any, manifest: Manifest) -> list[tuple[int, float]]:
+    return trees.thresholds(model, manifest.layout, MOST_EDGES // 3)
+
+
+def _spared(
+    manifest: Manifest,
+    runtime: NativeRuntime,
+    model: Any,
+    rows: Mapping[str, NDArray[Any]],
+    edges: Mapping[str, NDArray[Any]],
+    answers: Scores,
+    **facts: bool,
+) -> tuple[Manifest, NativeRuntime]:
+    """Return the manifest with `facts` and its runtime where that answers all rows the same, else what was given.
+
+    `labels_from_probability` takes the labels from the probabilities instead of asking twice; `direct` gives a matrix
+    instead of a frame.
+    """
+    quicker = replace(manifest, **facts)
+    try:
+        other = NativeRuntime(Path(), quicker, model)
+        if _same(answers, other.score(rows, len(answers.prediction))) and _same_at_edges(runtime, other, edges):
+            return quicker, other
+    except LoopwrightError:
+        pass
+    return manifest, runtime
+
+
+def _same(one: Scores, other: Scores) -> bool:
+    same = np.array_equal(one.prediction, other.prediction, equal_nan=one.prediction.dtype.kind == "f")
+    if one.probability is None or other.probability is None:
+        return bool(same) and one.probability is other.probability
+    return bool(same) and bool(np.array_equal(one.probability, other.probability, equal_nan=True))
+
+
+def _same_at_edges(one: NativeRuntime, other: NativeRuntime, edges: Mapping[str, NDArray[Any]]) -> bool:
+    count = len(next(iter(edges.values())))
+    if not count:
+        return True
+    try:
+        return _same(one.score(edges, count), other.score(edges, count))
+    except LoopwrightError:
+        # A model that refuses an edge row, such as an unseen category, is asked for each of them.
+        for row in range(count):
+            single = {name: values[row : row + 1] for name, values in edges.items()}
+            try:
+                expected = one.score(single, 1)
+            except LoopwrightError:
+                continue
+            if not _same(expected, other.score(single, 1)):
+                return False
+        return True
 
 
 def _own_rule(model: Any) -> bool:
@@ -185,74 +242,7 @@ def _own_rule(model: Any) -> bool:
     return "Threshold" in name or name in {"SVC", "NuSVC"}
 
 
-def _same_labels(one: NativeRuntime, other: NativeRuntime, rows: Mapping[str, NDArray[Any]]) -> bool:
-    count = len(next(iter(rows.values())))
-    return count == 0 or bool(
-        np.array_equal(one.score(rows, count).prediction, other.score(rows, count).prediction)
-    )
-
-
-def _same_labels_where_answered(
-    one: NativeRuntime, other: NativeRuntime, rows: Mapping[str, NDArray[Any]]
-) -> bool:
-    try:
-        return _same_labels(one, other, rows)
-    except LoopwrightError:
-        return True
-
-
-def _compile(made: Path, plan: _Plan, model: Any) -> Manifest:
-    """Return the manifest of the first compiled graph that is proven, else of the native runtime with the reason."""
-    manifest, signature = plan.manifest, plan.manifest.signature
-    if isinstance(model, PyfuncModel):
-        return replace(manifest, reason="a pyfunc model has no converter to ONNX")
-    if why := convert.refusal(signature):
-        return replace(manifest, reason=why)
-    reasons: list[str] = []
-    closest: Agreement | None = None
-    for graph in convert.candidates(model, signature, plan.manifest.layout):
-        if isinstance(graph, str):
-            reasons.append(graph)
-            continue
-        (made / MODEL).write_bytes(graph.data)
-        candidate = replace(
-            manifest,
-            runtime="onnx",
-            inputs=graph.inputs,
-            precision=graph.precision,
-            missing_text=graph.missing_text,
-        )
-        agreement = _try(made, candidate, plan)
-        if isinstance(agreement, str):
-            reasons.append(f"{graph.precision}: {agreement}")
-        elif agreement.problem:
-            reasons.append(f"{graph.precision}: {agreement.problem}")
-            closest = closest or agreement
-        else:
-            return replace(
-                candidate,
-                reason=f"agrees with the model on {agreement.rows} rows",
-                max_difference=agreement.max_difference,
-                label_flips=0,
-            )
-    (made / MODEL).unlink(missing_ok=True)
-    difference = closest.max_difference if closest and np.isfinite(closest.max_difference) else None
-    flips = closest.label_flips if closest else None
-    return replace(manifest, reason="; ".join(reasons), max_difference=difference, label_flips=flips)
-
-
-def _try(made: Path, candidate: Manifest, plan: _Plan) -> Agreement | str:
-    try:
-        runtime = OnnxRuntime(made, candidate)
-    except Damaged as error:
-        return f"the graph does not load: {' '.join(str(error.__cause__).split())[:200]}"
-    try:
-        return replay(plan.runtime, runtime, plan.rows, plan.manifest.signature)
-    finally:
-        runtime.close()
-
-
-def _write_rows(made: Path, plan: _Plan, manifest: Manifest) -> None:
+def _write_rows(made: Path, plan: Plan, manifest: Manifest) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(table_of(plan.rows, manifest.signature.inputs), made / REPLAY, compression="zstd")
@@ -278,6 +268,8 @@ def _note(project: Project, manifest: Manifest, seconds: float) -> None:
         "version": manifest.version,
         "runtime": manifest.runtime,
         "reason": manifest.reason,
+        "bands": [[band.runtime, band.rows] for band in manifest.bands],
+        "tolerance": manifest.tolerance,
         "replay_rows": manifest.replay_rows,
         "max_difference": manifest.max_difference,
         "label_flips": manifest.label_flips,

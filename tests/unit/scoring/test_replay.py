@@ -67,13 +67,31 @@ def test_edge_rows_reach_every_columns_ends() -> None:
         "e": np.full(3, np.nan),
     }
     rows = edge_rows(columns, signature)
-    assert rows["x"][:3].tolist()[:2] == [1.0, 3.0]
-    assert np.isnan(rows["x"][2])
-    assert rows["n"][3:5].tolist() == [5, 7]
-    assert rows["s"][5:7].tolist() == [UNSEEN, None]
-    assert np.isnat(rows["t"][7])
-    assert {len(values) for values in rows.values()} == {9}
-    assert rows["n"][5:].tolist() == [5] * 4
+    assert rows["x"][:4].tolist() == [1.0, 3.0, 1e30, -1e30]
+    assert np.isnan(rows["x"][4])
+    assert rows["n"][5:9].tolist() == [5, 7, 10**12, -(10**12)]
+    assert rows["s"][9:12].tolist() == [UNSEEN, "", None]
+    assert rows["b"][12:14].tolist() == [True, False]
+    assert np.isnat(rows["t"][14])
+    assert np.isnan(rows["e"][15])
+    assert {len(values) for values in rows.values()} == {16}
+    assert rows["n"][9:].tolist() == [5] * 7
+
+
+def test_edge_rows_lie_on_and_beside_thresholds() -> None:
+    """A threshold gives three rows: its value and the next single-precision numbers, or the whole numbers around."""
+    signature = Signature((Column("x", "double"), Column("n", "long"), Column("b", "boolean")), Task.regression)
+    columns = {"x": np.array([1.0, 2.0]), "n": np.array([5, 6]), "b": np.array([True, False])}
+    plain = len(edge_rows(columns, signature)["x"])
+    rows = {
+        name: values[plain:]
+        for name, values in edge_rows(columns, signature, [(0, 0.1), (1, 5.5), (1, 6.0), (2, 0.5)]).items()
+    }
+    single = np.float32(0.1)
+    below, above = np.nextafter(single, np.float32(-1)), np.nextafter(single, np.float32(1))
+    assert rows["x"][:3].tolist() == [0.1, float(below), float(above)]
+    assert rows["n"][3:].tolist() == [5, 6, 5, 6, 7, 5]
+    assert rows["n"][:3].tolist() == [5, 6, 5]
 
 
 def test_agreement_is_relative_or_absolute() -> None:

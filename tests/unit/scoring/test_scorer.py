@@ -155,14 +155,14 @@ def test_regressions_are_compiled(project: Project, make: Make, model: Any) -> N
     assert scorer.score(rows_of(scorer)).probability is None
 
 
-def test_text_and_numbers_go_in_column_by_column(project: Project, make: Make, mixed: pd.DataFrame) -> None:
-    """A pipeline over text and numbers runs compiled, also inside a search, with text labels."""
+def test_text_and_numbers_go_in_as_two_blocks(project: Project, make: Make, mixed: pd.DataFrame) -> None:
+    """A pipeline over text and numbers runs compiled, also inside a search, with text labels; each kind is one input."""
     model = fitted(
         GridSearchCV(encoded(LogisticRegression(max_iter=500)), {"logisticregression__C": [0.1, 1]}, cv=2),
         mixed,
     )
     scorer = check(project, make(model, mixed), model, mixed)
-    assert (scorer.runtime, scorer.manifest.inputs) == ("onnx", "columns")
+    assert (scorer.runtime, scorer.manifest.inputs) == ("onnx", "blocks")
     unseen = {name: values[:1] for name, values in rows_of(scorer).items()}
     unseen["colour (x)"] = np.array(["never seen"], dtype=object)
     frame = mixed.drop(columns="target").head(1).assign(**{"colour (x)": "never seen"})
@@ -198,24 +198,28 @@ def test_a_difference_after_conversion_keeps_the_model_native(
     assert not (scorer.folder / "model.onnx").exists()
 
 
-def test_hist_gradient_boosting_is_native(project: Project, make: Make, cancer: pd.DataFrame) -> None:
-    """A model without a converter serves natively, with the converter's words as the reason."""
+def test_hist_gradient_boosting_runs_in_treelite(project: Project, make: Make, cancer: pd.DataFrame) -> None:
+    """A model that ONNX has no converter for runs compiled all the same, and the words of the converter are kept."""
     model = fitted(HistGradientBoostingClassifier(max_iter=5), cancer)
     scorer = check(project, make(model, cancer), model, cancer)
-    assert scorer.runtime == "native"
-    assert "TreeEnsembleClassifier" in scorer.manifest.reason
+    assert scorer.runtime == "treelite"
+    graph, forest, native = scorer.manifest.proofs
+    assert (graph.runtime, graph.proven, forest.proven, native.proven) == ("onnx", False, True, True)
+    assert "TreeEnsembleClassifier" in graph.reason
+    assert (scorer.manifest.label_flips, forest.label_flips) == (0, 0)
+    assert "fewer than 1,000" in scorer.manifest.reason
 
 
-def test_categories_and_gaps_reach_the_native_model(
-    project: Project, make: Make, mixed: pd.DataFrame
-) -> None:
-    """Category columns and missing values arrive as they were in training; absent optional columns count as missing."""
+def test_categories_and_gaps_reach_the_trees(project: Project, make: Make, mixed: pd.DataFrame) -> None:
+    """Category columns and missing values mean what they meant in training; absent optional columns count as missing."""
     frame = mixed.copy()
     frame["colour (x)"] = frame["colour (x)"].where(frame.index % 5 > 0).astype("category")
     frame["petal width (cm)"] = frame["petal width (cm)"].where(frame.index % 7 > 0)
     model = fitted(HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype"), frame)
     scorer = check(project, make(model, frame), model, frame)
-    assert scorer.runtime == "native"
+    assert scorer.runtime == "treelite"
+    assert scorer.manifest.trees is not None
+    assert scorer.manifest.trees.codes == {"colour (x)": ("blue", "gr een", "red")}
     row = {name: values[:1] for name, values in rows_of(scorer).items()}
     without = {name: values for name, values in row.items() if name not in {"colour (x)", "petal width (cm)"}}
     assert row["colour (x)"][0] is None
