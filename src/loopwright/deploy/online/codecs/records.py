@@ -54,7 +54,7 @@ class Records:
 def answer_texts(answers: Answers) -> list[str]:
     """Return the answer to each row as a JSON object.
 
-    It has ``prediction_id``, ``prediction``, ``probability`` by class where the row's variant gives one, ``model``,
+    It has ``prediction_id``, ``prediction`` (an object by name where there are several outputs), ``probability`` by class where the row's variant gives one, ``model``,
     ``version`` and ``variant``. A number that is not finite is null: JSON has no other word for it.
     """
     predictions = _predictions(answers)
@@ -108,8 +108,8 @@ def _text(value: str) -> str:
 
 def _predictions(answers: Answers) -> list[str]:
     values = answers.prediction
-    if values.ndim == 2:
-        return [_encode(row).decode() for row in values.tolist()]
+    if answers.outputs:
+        return [_encode(dict(zip(answers.outputs, row, strict=True))).decode() for row in values.tolist()]
     if values.dtype.kind in "fiu":
         return _numbers(values)
     return [_encode(value).decode() for value in values.tolist()]
