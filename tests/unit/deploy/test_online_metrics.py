@@ -186,3 +186,13 @@ def test_the_library_is_loaded_by_the_first_scrape_only() -> None:
     code = "import sys, loopwright.deploy.online.metrics; print('prometheus_client' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_nothing_counted_makes_no_histogram() -> None:
+    """A deployment that nobody asked yet has its gauges and counters, and no buckets of zeros."""
+    mine = Meters("serving-1")
+    mine.of("idle").variant("champion", 1, "onnx")
+    found = samples(mine.snapshot())
+    assert figure(found, "loopwright_queue_rows", deployment="idle") == 0
+    assert figure(found, "loopwright_model_info", deployment="idle") == 1
+    assert [name for name, _ in found if name.endswith("_bucket")] == []

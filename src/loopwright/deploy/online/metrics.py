@@ -19,7 +19,7 @@ from loopwright.deploy.online.levels import ServiceLevel
 from loopwright.deploy.online.meters import BOUNDS, Histogram, Meter, Sizes, Snapshot
 
 if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
+    from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 
@@ -146,12 +146,12 @@ def _histograms(known: list[tuple[Snapshot, Meter]]) -> Iterator[Metric]:
         for variant in meter.variants:
             labels = (*here, variant.name, str(variant.version))
             whole.merge(variant.score)
-            scores.add_metric(labels, _buckets(variant.score), variant.score.total)
-            latency.add_metric(labels, _buckets(variant.latency), variant.latency.total)
+            _add(scores, labels, variant.score)
+            _add(latency, labels, variant.latency)
         for stage in _STAGES:
-            times = whole if stage == "score" else getattr(meter, stage)
-            stages.add_metric((*here, stage), _buckets(times), times.total)
-        sizes.add_metric(here, _sizes(meter.batch_rows), meter.batch_rows.total)
+            _add(stages, (*here, stage), whole if stage == "score" else getattr(meter, stage))
+        if meter.batch_rows.count:
+            sizes.add_metric(here, _sizes(meter.batch_rows), meter.batch_rows.total)
     yield from (stages, scores, latency, sizes)
 
 
@@ -224,8 +224,11 @@ def _family(
     return made
 
 
-def _buckets(times: Histogram) -> list[tuple[str, float]]:
-    return _cumulative(times.counts, [(place, f"{BOUNDS[place]:g}") for place in _PLACES])
+def _add(family: HistogramMetricFamily, labels: Sequence[str], times: Histogram) -> None:
+    """Add a histogram, once there is something in it: two dozen lines of zeros for each stage of each deployment are slow."""
+    if times.count:
+        shown = [(place, f"{BOUNDS[place]:g}") for place in _PLACES]
+        family.add_metric(labels, _cumulative(times.counts, shown), times.total)
 
 
 def _sizes(sizes: Sizes) -> list[tuple[str, float]]:
