@@ -17,7 +17,7 @@ from loopwright.deploy.answers import Answers
 from loopwright.deploy.online.codecs.base import Asked
 from loopwright.deploy.online.decode import Decoder
 from loopwright.errors import LoopwrightError
-from loopwright.records import Column, Signature, Task
+from loopwright.records import Column, Signature, Task, Variant
 
 Row = dict[str, Any]
 
@@ -123,13 +123,13 @@ def columns_of(
     if asked.columns is not None:
         return dict(asked.columns)
     assert asked.rows is not None
-    return Decoder(signature, entity).columns(asked.rows)
+    return dict(Decoder(signature, entity).columns(asked.rows))
 
 
 def by_records(rows: Sequence[Row], signature: Signature) -> dict[str, np.ndarray[Any, Any]]:
     """Return the columns that the path of JSON records makes of rows."""
     decoder = Decoder(signature)
-    return decoder.columns(decoder.decode(as_json(rows))[0])
+    return dict(decoder.columns(decoder.decode(as_json(rows))[0]))
 
 
 def same(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -187,7 +187,7 @@ def answers(signature: Signature, n: int = 3) -> Answers:
         [f"id-{row}" for row in range(n)],
         prediction,
         probability,
-        np.array([4] * (n - 1) + [5], np.int32),
-        ["champion"] * (n - 1) + ["candidate"],
-        np.ones(n),
+        (Variant("champion", 4), Variant("candidate", 5)),
+        [0] * (n - 1) + [1],
+        outputs=signature.outputs,
     )

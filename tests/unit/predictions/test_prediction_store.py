@@ -242,7 +242,7 @@ def test_a_prediction_is_found_with_its_own_inputs(project: Project) -> None:
         assert found.inputs == {"petal": None, "sepal": None, "colour": None}
         assert (found.deployment, found.model, found.version, found.variant) == ("api", "iris", 1, "champion")
         assert (found.prediction, found.probability, found.actual) == (1, (0.2, 0.3, 0.5), 2)
-        assert found.at == datetime.fromtimestamp(batch.at_us[1] / 1e6, UTC)
+        assert found.at == datetime.fromtimestamp(np.asarray(batch.at_us)[1] / 1e6, UTC)
         assert found.labelled is not None
         assert (found.entity, found.propensity, found.latency_ms) == ("flower-1", 0.9, 1.5)
         log.close()

@@ -331,14 +331,15 @@ class App:
         from loopwright.deploy.online.levels import service_level
         from loopwright.deploy.online.meters import read
 
-        own = self.meters.snapshot()
+        # Saved, so that a scrape that the next worker answers shows no smaller numbers.
+        own = self.meters.save(self._project)
         levels = [service_level(self._project, name) for name in self._services]
         made = metrics.exposition(
             own,
             read(self._project, without=own.worker),
             [level for level in levels if level is not None],
         )
-        return Reply(made, b"text/plain; version=0.0.4; charset=utf-8")
+        return Reply(made, metrics.CONTENT_TYPE)
 
 
 def _protocol(path: str) -> str:

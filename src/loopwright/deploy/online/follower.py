@@ -191,6 +191,7 @@ class Upkeep:
             meter.shadow_rows, meter.shadow_dropped = predictor.shadow_rows, predictor.shadow_dropped
         with contextlib.suppress(OSError):
             # Numbers for others to look at; the next ones replace them in a second.
+            app.meters.facts |= app.notes.dropped
             app.meters.save(self._project)
             app.notes.maintain()
         self._labels.maintain()

@@ -133,6 +133,16 @@ class Notes:
                 version=version,
             )
 
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many notes were not written, for the counters of the process."""
+        found = {}
+        if self.access is not None:
+            found["access_dropped"] = self.access.dropped
+        if self.tracer is not None:
+            found["traces_dropped"] = self.tracer.dropped
+        return found
+
     def maintain(self) -> None:
         """Write what is due; call about once a second from one thread."""
         now = time.monotonic()

@@ -16,13 +16,13 @@ _encode = msgspec.json.Encoder().encode
 def refusal(error: LoopwrightError, protocol: str = "records") -> Reply:
     """Return the body that says what is wrong, and the headers that go with it."""
     if protocol == "v2":
-        from loopwright.deploy.online.codecs import v2
+        from loopwright.deploy.online.codecs.v2 import refused
 
-        body = _encode(v2.refused(error))
+        body = _encode(refused(error))
     elif protocol == "invocations":
-        from loopwright.deploy.online.codecs import invocations
+        from loopwright.deploy.online.codecs.invocations import refused
 
-        body = _encode(invocations.refused(error))
+        body = _encode(refused(error))
     else:
         body = _encode(error.to_dict())
     return Reply(body, headers=_headers(error))
