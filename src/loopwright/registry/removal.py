@@ -22,16 +22,7 @@ def _obstacles(project: Project, model: str, version: int) -> list[tuple[str, st
     ]
     ledger = Ledger.open(project)
     try:
-        for state in ledger.states("deployment"):
-            served = state.read(Deployment)
-            uses = [variant for variant in served.variants if variant.version == version]
-            if served.model == model and uses:
-                if all(variant.shadow for variant in uses):
-                    hint = f"loopwright deployment shadow {served.name} --stop"
-                    found.append((f"it is a shadow in the deployment {served.name!r}", hint))
-                    continue
-                hint = f"loopwright deployment start {served.name} --version <another>"
-                found.append((f"the deployment {served.name!r} serves it", hint))
+        found += _deployed(ledger, model, version)
         for state in ledger.states("release"):
             release = state.read(Release)
             if release.model == model and not release.state.ended and version == release.candidate:
@@ -39,6 +30,22 @@ def _obstacles(project: Project, model: str, version: int) -> list[tuple[str, st
                 found.append((f"the release {release.id} of {release.deployment!r} is trying it", hint))
     finally:
         ledger.close()
+    return found
+
+
+def _deployed(ledger: Ledger, model: str, version: int) -> list[tuple[str, str]]:
+    found = []
+    for state in ledger.states("deployment"):
+        served = state.read(Deployment)
+        uses = [variant for variant in served.variants if variant.version == version]
+        if served.model != model or not uses:
+            continue
+        if all(variant.shadow for variant in uses):
+            hint = f"loopwright deployment shadow {served.name} --stop"
+            found.append((f"it is a shadow in the deployment {served.name!r}", hint))
+        else:
+            hint = f"loopwright deployment start {served.name} --version <another>"
+            found.append((f"the deployment {served.name!r} serves it", hint))
     return found
 
 

@@ -15,7 +15,9 @@ from loopwright.deploy import base, lifecycle
 from loopwright.deploy.base import assign, current, publish
 from loopwright.errors import Conflict, InvalidInput, NotFound, Unavailable
 from loopwright.ledger import Ledger
-from loopwright.records import Deployment, Mode, Variant
+from loopwright.lineage import walk
+from loopwright.records import Deployment, Mode, Prediction, Variant, now
+from loopwright.registry import removal
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -224,3 +226,19 @@ def test_a_change_meanwhile_is_taken_in(project: Project, ledger: Ledger) -> Non
         vars(lifecycle)["_proven"] = own
     assert served(ledger) == [("champion", 1, 0.8, False), ("candidate", 3, 0.2, False), SHADOW]
     assert proofs == 2
+
+
+def test_a_shadow_is_in_use_and_serves_nobody(project: Project, ledger: Ledger) -> None:
+    """Its version cannot be deleted before it is stopped, and a trace does not take being a shadow for answering."""
+    base.shadow(project, API, 2)
+    [(reason, hint)] = removal._deployed(ledger, "wine", 2)
+    assert reason == "it is a shadow in the deployment 'wine-api'"
+    assert hint == "loopwright deployment shadow wine-api --stop"
+    assert [why for why, _ in removal._deployed(ledger, "wine", 1)] == ["the deployment 'wine-api' serves it"]
+    assert removal._deployed(ledger, "wine", 3) == []
+    answer = Prediction("0" * 32, now(), API, "wine", 2, "champion", 1.0, "", 0.1, {}, "anna")
+    assert walk._deployment(ledger, answer).ok is False
+    serve(ledger, Variant("champion", 2))
+    changed = ledger.last("deployment.changed", API)
+    assert changed is not None
+    assert f"first served in event {changed.id}" in walk._deployment(ledger, answer).detail

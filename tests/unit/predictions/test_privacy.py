@@ -83,10 +83,11 @@ def test_a_sample_is_a_share_of_the_ids_whoever_asks(project: Project) -> None:
     assert single == [one for one in given.prediction_id[:500] if one in set(kept)]
 
 
-def test_the_sample_says_nothing_of_the_holdout(project: Project) -> None:
+@pytest.mark.parametrize("sample", [0.25, 1 / 64])
+def test_the_sample_says_nothing_of_the_holdout(project: Project, sample: float) -> None:
     """One row in four of a sample is held out, as of all rows."""
     given = rows(project, 20_000)
-    kept = applied(Privacy(LogConfig(sample=0.25), FLOWERS, SECRET), given).prediction_id
+    kept = applied(Privacy(LogConfig(sample=sample), FLOWERS, SECRET), given).prediction_id
     share = sum(one[-1] in HOLDOUT_DIGITS for one in kept) / len(kept)
     assert abs(share - 0.25) < 5 * math.sqrt(0.25 * 0.75 / len(kept))
 
