@@ -238,6 +238,9 @@ class Bench:
                             spent, sent = self.cell(place, SERVERS[name], running[name], cell, number, seen)
                             in_cells[name] = in_cells[name][0] + spent, in_cells[name][1] + sent
             for name, one in running.items():
+                if not one.tree():
+                    console.print(f"  [red]{name} has ended[/]")
+                    continue
                 seen.memory_mib[name] = one.memory_mib()
                 spent, sent = in_cells[name]
                 idle = f"{1e6 * (one.spent_since(at_start[name]) - spent) / sent:.2f}" if sent else "-"
@@ -315,12 +318,15 @@ class Bench:
             raise RuntimeError("not one answer came")
         cpu_us = 1e6 * spent / found.sent
         made = Seen(found.rps, found.p50_ms, found.p99_ms, cpu_us, found.failed, others)
-        seen.cells[server.name, cell, number] = made
+        if not made.failed:
+            # What answers with errors may well be quick.
+            seen.cells[server.name, cell, number] = made
         if server.name.startswith("ours"):
             self.failed += made.failed
         console.print(
             f"  {cell:<5} {number + 1:<6} {server.name:<9} {made.rps:9.0f} {made.p50_ms:9.3f} {made.p99_ms:9.3f} "
-            f"{made.cpu_us:9.1f} {made.others:7.2f}  {made.failed or ''}"
+            f"{made.cpu_us:9.1f} {made.others:7.2f}  "
+            + (f"{made.failed}, so this does not count" if made.failed else "")
         )
         return one.spent_since(begin), sent + found.sent
 
