@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import sys
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -51,7 +53,8 @@ PLAN: dict[str, dict[str, tuple[str, ...]]] = {
     "m4": {"ours": ("c1", "c64"), "fastapi": ("c1", "c64")},
     "m5": {"ours": ("c1", "c16", "c64"), "fastapi": ("c1", "c16", "c64")},
 }
-QUICK_MODELS, QUICK_SERVERS = ("m1", "m2", "m5"), ("ours", "ours-off", "fastapi", "echo", "bare")
+QUICK_SERVERS = ("ours", "ours-off", "fastapi", "echo", "bare")
+QUICK_CELLS = {"m1": ("c1", "c64", "b256"), "m2": ("c1", "c64"), "m5": ("c1", "c16")}
 #: Numbers in the JSON line: what they are, and the bar.
 BARS: dict[str, tuple[str, str]] = {
     "m1_vs_fastapi": ("m1, c64: CPU a request, of FastAPI's", "<= 0.01"),
@@ -87,13 +90,43 @@ console = Console(width=132, highlight=False)
 
 @dataclass(frozen=True)
 class Seen:
-    """One server in one cell of one round; CPU in microseconds for each request that was sent."""
+    """One server in one cell of one round.
+
+    `cpu_us` is CPU in microseconds for each request that was sent; `others` is how many cores were busy meanwhile with
+    what has nothing to do with this cell.
+    """
 
     rps: float
     p50_ms: float
     p99_ms: float
     cpu_us: float
     failed: int
+    others: float
+
+
+class Machine:
+    """Tells what else the machine does from now on."""
+
+    def __init__(self) -> None:
+        self._began, self._busy, self._load = time.perf_counter(), self._now(), self._tool()
+
+    def others(self, server_s: float) -> float:
+        """Return how many cores were busy since then with neither the server, in CPU seconds, nor the load tool."""
+        seconds = time.perf_counter() - self._began
+        rest = self._now() - self._busy - server_s - (self._tool() - self._load)
+        return max(0.0, rest / seconds)
+
+    @staticmethod
+    def _now() -> float:
+        # Guest time is in that of the user already.
+        idle = {"idle", "iowait", "guest", "guest_nice"}
+        times = psutil.cpu_times()._asdict()
+        return float(sum(value for name, value in times.items() if name not in idle))
+
+    @staticmethod
+    def _tool() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
 
 
 @dataclass
@@ -151,7 +184,7 @@ class Bench:
         """Measure what was asked for."""
         for name in self.given.models:
             plan = {
-                server: tuple(cell for cell in cells if cell in self.given.cells)
+                server: tuple(cell for cell in cells if cell in self.cells(name))
                 for server, cells in PLAN[name].items()
                 if server in self.given.only
             }
@@ -196,15 +229,18 @@ class Bench:
             fresh = {name: one.memory_mib() for name, one in running.items()}
             in_cells = dict.fromkeys(running, (0.0, 0))
             console.print(
-                f"  {'cell':<5} {'round':<6} {'server':<9} {'rps':>9} {'p50 ms':>9} {'p99 ms':>9} {'CPU us':>9}  failed"
+                f"  {'cell':<5} {'round':<6} {'server':<9} {'rps':>9} {'p50 ms':>9} {'p99 ms':>9} {'CPU us':>9} {'others':>7}  failed"
             )
-            for number in range(self.given.rounds):
+            for number in range(self.rounds(place.name)):
                 for cell in CELLS:
                     for name in [one for one in running if cell in plan[one]]:
                         with self.guarded(f"{place.name} {cell} {name}"):
                             spent, sent = self.cell(place, SERVERS[name], running[name], cell, number, seen)
                             in_cells[name] = in_cells[name][0] + spent, in_cells[name][1] + sent
             for name, one in running.items():
+                if not one.tree():
+                    console.print(f"  [red]{name} has ended[/]")
+                    continue
                 seen.memory_mib[name] = one.memory_mib()
                 spent, sent = in_cells[name]
                 idle = f"{1e6 * (one.spent_since(at_start[name]) - spent) / sent:.2f}" if sent else "-"
@@ -212,6 +248,14 @@ class Bench:
                     f"  {name:<9} cold start {seen.cold_s[name]:6.2f} s   memory {fresh[name]:7.1f} MiB, in the end "
                     f"{seen.memory_mib[name]:7.1f}   between the cells {idle} us of CPU a request"
                 )
+
+    def cells(self, name: str) -> tuple[str, ...]:
+        """Return the cells that are measured of a model, where its plan has them."""
+        return tuple(self.given.cells or (QUICK_CELLS.get(name, EVERY) if self.given.quick else EVERY))
+
+    def rounds(self, name: str) -> int:
+        """Return how often all cells of a model are measured."""
+        return int(self.given.rounds or (1 if self.given.quick else 3 if name == "m1" else 2))
 
     def start(self, place: Place, names: list[str], seen: Measured, stack: ExitStack) -> dict[str, Running]:
         """Start the servers one after the other; one that does not come up is left out."""
@@ -265,19 +309,24 @@ class Bench:
         if number == 0:
             sent = load.run(asked, self.given.warm).sent
         one.settle()
-        before = one.cpu()
+        before, machine = one.cpu(), Machine()
         found = load.run(asked, self.given.seconds)
         one.settle()
         spent = one.spent_since(before)
+        others = machine.others(spent)
         if not found.done:
             raise RuntimeError("not one answer came")
-        made = Seen(found.rps, found.p50_ms, found.p99_ms, 1e6 * spent / found.sent, found.failed)
-        seen.cells[server.name, cell, number] = made
+        cpu_us = 1e6 * spent / found.sent
+        made = Seen(found.rps, found.p50_ms, found.p99_ms, cpu_us, found.failed, others)
+        if not made.failed:
+            # What answers with errors may well be quick.
+            seen.cells[server.name, cell, number] = made
         if server.name.startswith("ours"):
             self.failed += made.failed
         console.print(
             f"  {cell:<5} {number + 1:<6} {server.name:<9} {made.rps:9.0f} {made.p50_ms:9.3f} {made.p99_ms:9.3f} "
-            f"{made.cpu_us:9.1f}  {made.failed or ''}"
+            f"{made.cpu_us:9.1f} {made.others:7.2f}  "
+            + (f"{made.failed}, so this does not count" if made.failed else "")
         )
         return one.spent_since(begin), sent + found.sent
 
@@ -371,6 +420,13 @@ class Bench:
             if value is not None:
                 table.add_row(what, key, f"{value:.4g}", bar, verdict(value, bar))
         console.print(table)
+        others = [seen.others for one in self.measured.values() for seen in one.cells.values()]
+        if others:
+            console.print(
+                f"cores that were busy with something else: {statistics.median(others):.2f} in the median cell, "
+                f"{max(others):.2f} in the worst"
+                + (": measure again" if statistics.median(others) > 0.3 else "")
+            )
         if self.failed:
             console.print(f"[red]{self.failed} answers of ours were no success[/]")
 
@@ -406,17 +462,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="short cells, fewer peers and models, no swaps")
     parser.add_argument("--models", type=names(list(MODELS)), help="of m1 to m5")
     parser.add_argument("--only", type=names(list(SERVERS)), help="servers, such as ours,fastapi,echo")
-    parser.add_argument("--cells", type=names(list(CELLS)), default=list(CELLS), help="of c1,c16,c64,b256")
+    parser.add_argument("--cells", type=names(list(CELLS)), help="of c1,c16,c64,b256")
     parser.add_argument(
         "--no-swaps", dest="swaps", action="store_false", help="neither swaps nor two workers"
     )
-    parser.add_argument("--rounds", type=int, help="rounds over all cells; 2, or 1 when quick")
+    parser.add_argument("--rounds", type=int, help="rounds over all cells; 2, of m1 3, or 1 when quick")
     parser.add_argument("--seconds", type=int, help="seconds of a cell; 2, or 1 when quick")
     parser.add_argument("--keep", action="store_true", help="leave the folder with all logs")
     given = parser.parse_args()
-    given.models = given.models or list(QUICK_MODELS if given.quick else MODELS)
+    given.models = given.models or list(QUICK_CELLS if given.quick else MODELS)
     given.only = given.only or list(QUICK_SERVERS if given.quick else SERVERS)
-    given.rounds = given.rounds or (1 if given.quick else 2)
     given.seconds = given.seconds or (1 if given.quick else 2)
     given.warm = 1
     given.swaps = given.swaps and not given.quick
@@ -434,7 +489,7 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="loopwright-bench-"))
     bench = Bench(given, root)
     console.print(
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {given.rounds} round(s) of {given.seconds} s a cell; "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {given.seconds} s a cell; "
         "the load tool runs on the same machine"
     )
     try:
@@ -447,7 +502,13 @@ def main() -> int:
     bench.show()
     console.print(f"{time.perf_counter() - began:.0f} s in total")
     print(
-        json.dumps({key: float(f"{value:.4g}") for key, value in bench.result.items() if value is not None})
+        json.dumps(
+            {
+                key: value if isinstance(value, int) else float(f"{value:.4g}")
+                for key, value in bench.result.items()
+                if value is not None
+            }
+        )
     )
     return 0
 
