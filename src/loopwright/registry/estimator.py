@@ -100,7 +100,8 @@ def outputs_of(model: Any, width: int, targets: Sequence[str]) -> tuple[str, ...
         return ()
     if len(targets) == width:
         return tuple(targets)
-    quantiles = getattr(final_step(model), "quantile_alpha", None)
+    settings = getattr(final_step(model), "get_params", dict)()
+    quantiles = settings.get("quantile_alpha")
     if quantiles is not None and np.size(quantiles) == width:
         return tuple(f"q{value:g}" for value in np.ravel(quantiles))
     return tuple(f"output_{place}" for place in range(width))
