@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,11 @@ _PACKAGES = ("onnxruntime", "treelite", "scikit-learn", "xgboost", "lightgbm", "
 
 
 def calibrated(
-    project: Project, folder: Path, manifest: Manifest, native: NativeRuntime, rows: Mapping[str, NDArray[Any]]
+    project: Project,
+    folder: Path,
+    manifest: Manifest,
+    native: NativeRuntime,
+    rows: Mapping[str, NDArray[Any]],
 ) -> Manifest:
     """Time what was proven, unless this model was timed here before, and return the manifest with timings and bands.
 
@@ -106,7 +111,7 @@ def bands_of(timings: Sequence[Timing], names: Sequence[str]) -> tuple[Band, ...
         _quickest(names, base, {name: cost[name][place] for name in names}) for place in range(len(SIZES))
     ]
     bands: list[Band] = []
-    for place, (now, after) in enumerate(zip(winners, winners[1:], strict=False)):
+    for place, (now, after) in enumerate(pairwise(winners)):
         if now != after:
             ends = _crossing(cost, now, after, place, base)
             bands.append(Band(now, ends))
