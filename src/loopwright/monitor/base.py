@@ -83,14 +83,24 @@ def column(table: Any, name: str) -> NDArray[Any]:
         numbers[np.array(pc.is_null(values).to_pylist(), bool)] = np.nan
         return numbers
     made = np.empty(len(values), object)
-    made[:] = values.to_pylist()
+    if pa.types.is_nested(values.type):
+        # Assigned at once, lists of one length would be taken for a matrix.
+        for place, value in enumerate(values.to_pylist()):
+            made[place] = value
+    else:
+        made[:] = values.to_pylist()
     return made
 
 
 def labelled_rows(table: Any, *, version: int | None = None, classes: tuple[Any, ...] = ()) -> Labelled:
-    """Return the rows of a table that have a label, of one version or of all."""
+    """Return the rows of a table that have a label, of one version or of all.
+
+    Rows of a model with several outputs are left out: one label does not judge them.
+    """
     actual, prediction = column(table, "actual"), column(table, "prediction")
     known = labelled_mask(table)
+    if prediction.dtype == object:
+        known &= np.array([not isinstance(value, list | dict) for value in prediction.tolist()], bool)
     if version is not None:
         known &= column(table, "version") == version
     probability = None

@@ -146,11 +146,13 @@ def _inputs(model: Any, frame: pd.DataFrame, target: str) -> tuple[pa.Table, tup
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()].tolist()
         raise InvalidInput(f"The table has more than one column called {twice[0]!r}.")
-    targets = targets_of(target, frame.columns)
+    targets = targets_of(target, list(frame.columns))
     absent = [name for name in targets if name not in frame.columns]
     if supervised(model) and absent:
         error = NotFound.among("target column", absent[0], frame.columns)
-        raise InvalidInput(error.fact, valid=error.valid, hint="register(..., target=<column>)", field=absent[0])
+        raise InvalidInput(
+            error.fact, valid=error.valid, hint="register(..., target=<column>)", field=absent[0]
+        )
     if not len(frame):
         raise InvalidInput(
             f"The table has no rows; its columns are {listing(frame.columns)}.",

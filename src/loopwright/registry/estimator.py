@@ -100,7 +100,8 @@ def outputs_of(model: Any, width: int, targets: Sequence[str]) -> tuple[str, ...
         return ()
     if len(targets) == width:
         return tuple(targets)
-    quantiles = getattr(final_step(model), "quantile_alpha", None)
+    settings: dict[str, Any] = getattr(final_step(model), "get_params", dict)()
+    quantiles = settings.get("quantile_alpha")
     if quantiles is not None and np.size(quantiles) == width:
         return tuple(f"q{value:g}" for value in np.ravel(quantiles))
     return tuple(f"output_{place}" for place in range(width))
@@ -200,7 +201,9 @@ def ask(
     if predictions.shape[1:] != ((outputs,) if outputs else ()):
         raise InvalidInput(
             f"The model's predictions have the shape {predictions.shape}.",
-            valid=f"Here it is (n, {outputs})." if outputs else "A model with one output gives the shape (n,).",
+            valid=f"Here it is (n, {outputs})."
+            if outputs
+            else "A model with one output gives the shape (n,).",
         )
     if classes is None:
         return predictions.astype(np.float64), probabilities

@@ -210,7 +210,9 @@ def _rare(columns: Mapping[str, NDArray[Any]]) -> list[int]:
             items = values.tolist()
             gaps = [row for row, item in enumerate(items) if item is None][:_GAPS]
             where = {item: row for row, item in enumerate(items) if item is not None}
-            rarest = sorted(Counter(item for item in items if item is not None).items(), key=lambda pair: pair[1])
+            rarest = sorted(
+                Counter(item for item in items if item is not None).items(), key=lambda pair: pair[1]
+            )
             found.append(gaps + [where[item] for item, _ in rarest[:_RARE_VALUES]])
     turns = zip_longest(*found)
     return [row for turn in turns for row in turn if row is not None][:_MOST_RARE]

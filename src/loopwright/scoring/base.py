@@ -146,6 +146,11 @@ class Manifest:
         """Every runtime that answers some batches, the one for single rows first."""
         return tuple(dict.fromkeys((self.runtime, *(band.runtime for band in self.bands))))
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether the folder has an ONNX graph that was proven, whatever answers here."""
+        return any(proof.runtime == "onnx" and proof.proven for proof in self.proofs)
+
 
 class Runtime(Protocol):
     """One way to compute a model. Loaded from a prepared folder; safe to call from several threads."""

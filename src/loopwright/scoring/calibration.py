@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,20 @@ CLEARLY = 1.3
 #: Each size is called until this much time has gone by, and at least three times.
 BUDGET_S = 0.02
 CALLS = 3
-#: A size that would take longer than this for one call is not tried: what it would show is known by then.
-LONGEST_S = 1.0
+#: Calls of one size end after this much time. A size whose calls would each take twice as long is not tried: what it
+#: would show is known by then.
+LONGEST_S = 0.5
 #: From the one that costs least to load to the one that costs most.
 _LIGHTEST_FIRST = ("onnx", "treelite", "native")
 _PACKAGES = ("onnxruntime", "treelite", "scikit-learn", "xgboost", "lightgbm", "numpy", "pandas")
 
 
 def calibrated(
-    project: Project, folder: Path, manifest: Manifest, native: NativeRuntime, rows: Mapping[str, NDArray[Any]]
+    project: Project,
+    folder: Path,
+    manifest: Manifest,
+    native: NativeRuntime,
+    rows: Mapping[str, NDArray[Any]],
 ) -> Manifest:
     """Time what was proven, unless this model was timed here before, and return the manifest with timings and bands.
 
@@ -105,7 +111,7 @@ def bands_of(timings: Sequence[Timing], names: Sequence[str]) -> tuple[Band, ...
         _quickest(names, base, {name: cost[name][place] for name in names}) for place in range(len(SIZES))
     ]
     bands: list[Band] = []
-    for place, (now, after) in enumerate(zip(winners, winners[1:], strict=False)):
+    for place, (now, after) in enumerate(pairwise(winners)):
         if now != after:
             ends = _crossing(cost, now, after, place, base)
             bands.append(Band(now, ends))
@@ -175,6 +181,8 @@ def _timed(
     native: NativeRuntime,
     rows: Mapping[str, NDArray[Any]],
 ) -> tuple[Timing, ...]:
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     count = len(next(iter(rows.values())))
     batches = [
         blocks_of(
@@ -186,8 +194,10 @@ def _timed(
     ]
     timings: list[Timing] = []
     for name in names:
+        # One request is one thread: see the runtimes. What a library would take for itself is no fair comparison.
         runtime: Runtime = native if name == "native" else plugins.load("runtime", name)(folder, manifest)
-        timings.extend(_one(name, runtime, batches))
+        with threadpool_limits(1):
+            timings.extend(_one(name, runtime, batches))
         if runtime is not native:
             runtime.close()
     return tuple(timings)
@@ -196,19 +206,14 @@ def _timed(
 def _one(name: str, runtime: Runtime, batches: Sequence[Blocks]) -> list[Timing]:
     timings: list[Timing] = []
     for batch in batches:
-        if timings and timings[-1].microseconds * batch.rows / timings[-1].rows > LONGEST_S * 1e6 * 8:
+        if timings and timings[-1].microseconds * batch.rows / timings[-1].rows > 2e6 * LONGEST_S:
             break
-        best, calls, until = float("inf"), 0, time.perf_counter() + BUDGET_S
-        # The first call allocates, and is not counted unless it is the only one there is time for.
-        while calls < CALLS or time.perf_counter() < until:
-            started = time.perf_counter()
+        best, calls = float("inf"), 0
+        began = started = time.perf_counter()
+        while (calls < CALLS or started - began < BUDGET_S) and started - began < LONGEST_S:
             runtime.score(batch, batch.rows)
-            taken = time.perf_counter() - started
-            best = min(best, taken)
+            ended = time.perf_counter()
+            best, started = min(best, ended - started), ended
             calls += 1
-            if taken > LONGEST_S:
-                break
         timings.append(Timing(name, batch.rows, round(best * 1e6, 2)))
-        if best > LONGEST_S:
-            break
     return timings

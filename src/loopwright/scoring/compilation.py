@@ -140,11 +140,15 @@ def _distinct(reasons: list[str]) -> list[str]:
     return list(seen.values())
 
 
-def _try(kind: type[OnnxRuntime | TreeliteRuntime], made: Path, candidate: Manifest, plan: Plan) -> Agreement | str:
+def _try(
+    kind: type[OnnxRuntime | TreeliteRuntime], made: Path, candidate: Manifest, plan: Plan
+) -> Agreement | str:
     try:
         runtime: Runtime = kind(made, candidate)
     except (Damaged, Unavailable) as error:
-        return f"it does not load: {' '.join(str(error.__cause__ or error).split())[:200]}"
+        text = " ".join(str(error.__cause__ or error).split())
+        # ONNX Runtime says first where the file lies, which is a folder that is gone by then.
+        return f"it does not load: {text.rpartition(' failed:')[2][:160]}"
     try:
         return replay(
             plan.runtime,

@@ -102,10 +102,10 @@ def candidates(model: Any, signature: Signature, layout: Layout) -> Iterator[Gra
 
 def _exported(network: Any, signature: Signature) -> Graph | str:
     """Export a PyTorch module, which takes a matrix of all columns in single precision."""
+    import importlib
     import io
 
-    import torch
-
+    torch: Any = importlib.import_module("torch")
     text = next((column.name for column in signature.inputs if column.type == "string"), None)
     if text is not None:
         return f"the column {text!r} holds text, which a PyTorch module does not take"
@@ -186,7 +186,11 @@ def _portable(model: Any, order: list[str], layout: Layout) -> Any:
         ]
     last = final_step(model)
     if type(last).__module__.startswith("xgboost"):
-        last.get_booster().feature_names = None
+        booster = last.get_booster()
+        booster.feature_names = None
+        if "c" not in (booster.feature_types or ()):
+            # A split of booleans has no threshold in the dump that the converter reads, unless they count as numbers.
+            booster.feature_types = None
     return model
 
 

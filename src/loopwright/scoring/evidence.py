@@ -212,7 +212,9 @@ def _signature(folder: Path, model: Any, declared: tuple[Column, ...], target: s
     task = task_of(model)
     if not outputs:
         outputs = outputs_of(model, int(getattr(model, "n_outputs_", 1)), (target,))
-    return Signature(declared, task, target, classes_of(model) if task == Task.classification else (), outputs)
+    return Signature(
+        declared, task, target, classes_of(model) if task == Task.classification else (), outputs
+    )
 
 
 def _declared_outputs(folder: Path) -> list[tuple[str, str]]:

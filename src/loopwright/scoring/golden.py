@@ -61,7 +61,9 @@ def read(path: Path, manifest: Manifest) -> tuple[dict[str, NDArray[Any]], Score
     return columns, Scores(prediction, np.array(table["probability"].to_pylist(), dtype=np.float64))
 
 
-def compare(expected: Scores, found: Scores, *, scale: float | NDArray[np.float64] = 1.0) -> tuple[float, int]:
+def compare(
+    expected: Scores, found: Scores, *, scale: float | NDArray[np.float64] = 1.0
+) -> tuple[float, int]:
     """Compare answers with those of the native runtime.
 
     Parameters
@@ -94,9 +96,7 @@ def _flips(expected: NDArray[Any], found: NDArray[Any]) -> int:
     return int((differ.any(axis=1) if differ.ndim == 2 else differ).sum())
 
 
-def _difference(
-    expected: NDArray[Any], found: NDArray[Any], scale: float | NDArray[np.float64]
-) -> float:
+def _difference(expected: NDArray[Any], found: NDArray[Any], scale: float | NDArray[np.float64]) -> float:
     if not len(expected):
         return 0.0
     expected, found = expected.astype(np.float64), found.astype(np.float64)

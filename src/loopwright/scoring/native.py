@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,9 +34,7 @@ class PyfuncModel:
         self._model = mlflow.pyfunc.load_model(str(folder))
         self.network: Any = None
         if "pytorch" in read_mlmodel(folder).get("flavors", {}):
-            import torch
-
-            torch.set_num_threads(1)
+            importlib.import_module("torch").set_num_threads(1)
             self.network = self._model.get_raw_model()
 
     def predict(self, rows: Any) -> NDArray[Any]:
@@ -76,8 +75,6 @@ def load_model(folder: Path) -> Any:
         return _single_threaded(_sklearn(folder, flavor))
     for name in ("xgboost", "lightgbm"):
         if name in flavors:
-            import importlib
-
             model = importlib.import_module(f"mlflow.{name}").load_model(str(folder))
             if hasattr(model, "get_params"):
                 return _single_threaded(model)

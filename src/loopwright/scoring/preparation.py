@@ -139,7 +139,9 @@ def _build(
         digest=digest,
         signature=signature,
         layout=evidence.layout,
-        probability=signature.task == Task.classification and not signature.outputs and gives_probability(model),
+        probability=signature.task == Task.classification
+        and not signature.outputs
+        and gives_probability(model),
         tolerance=_tolerance(project, version.model),
     )
     if evidence.profile is not None:
@@ -174,11 +176,11 @@ def _plan(manifest: Manifest, model: Any, rows: Mapping[str, NDArray[Any]]) -> P
     runtime = NativeRuntime(Path(), manifest, model)
     answers = runtime.score(rows, count)
     if may_be_direct(model, manifest.layout):
-        manifest, runtime = _spared(manifest, runtime, model, rows, edges, answers, direct=True)
+        quicker = replace(manifest, direct=True)
+        manifest, runtime = _spared(manifest, runtime, quicker, model, rows, edges, answers)
     if answers.probability is not None and manifest.signature.classes and not _own_rule(model):
-        manifest, runtime = _spared(
-            manifest, runtime, model, rows, edges, answers, labels_from_probability=True
-        )
+        quicker = replace(manifest, labels_from_probability=True)
+        manifest, runtime = _spared(manifest, runtime, quicker, model, rows, edges, answers)
     return Plan(manifest, runtime, rows, answers, edges)
 
 
@@ -189,21 +191,21 @@ def _thresholds(model: Any, manifest: Manifest) -> list[tuple[int, float]]:
 def _spared(
     manifest: Manifest,
     runtime: NativeRuntime,
+    quicker: Manifest,
     model: Any,
     rows: Mapping[str, NDArray[Any]],
     edges: Mapping[str, NDArray[Any]],
     answers: Scores,
-    **facts: bool,
 ) -> tuple[Manifest, NativeRuntime]:
-    """Return the manifest with `facts` and its runtime where that answers all rows the same, else what was given.
+    """Return the `quicker` manifest and its runtime where that answers all rows the same, else what was given.
 
-    `labels_from_probability` takes the labels from the probabilities instead of asking twice; `direct` gives a matrix
-    instead of a frame.
+    One takes the labels from the probabilities instead of asking twice, another gives a matrix instead of a frame.
     """
-    quicker = replace(manifest, **facts)
     try:
         other = NativeRuntime(Path(), quicker, model)
-        if _same(answers, other.score(rows, len(answers.prediction))) and _same_at_edges(runtime, other, edges):
+        if _same(answers, other.score(rows, len(answers.prediction))) and _same_at_edges(
+            runtime, other, edges
+        ):
             return quicker, other
     except LoopwrightError:
         pass

@@ -103,7 +103,11 @@ def _beside(
             near: list[Any] = [np.floor(value), np.floor(value) + 1, np.ceil(value) - 1]
         elif dtype.kind == "f":
             single = np.float32(value)
-            near = [value, np.nextafter(single, np.float32(-np.inf)), np.nextafter(single, np.float32(np.inf))]
+            near = [
+                value,
+                np.nextafter(single, np.float32(-np.inf)),
+                np.nextafter(single, np.float32(np.inf)),
+            ]
         else:
             near = []
         found.append((column.name, np.array(near).astype(dtype)))

@@ -110,7 +110,11 @@ class Scorer:
         for band in self.manifest.bands:
             if band.rows is None or rows <= band.rows:
                 other = self._others.get(band.runtime)
-                return own if other is None else other.runtime or other.start() or own
+                if other is None:
+                    return own
+                if other.runtime is None:
+                    other.start()
+                return other.runtime or own
         return own
 
     def load_for(self, rows: int) -> str:

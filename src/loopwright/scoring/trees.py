@@ -103,10 +103,15 @@ def _hist(trees: Any) -> tuple[Any, dict[int, tuple[Scalar, ...]]]:
         return trees, {}
     trees = copy.deepcopy(trees)
     encoder = trees._preprocessor.transformers_[0][1]
-    present = [[value for value in values if value is not None and value == value] for values in encoder.categories_]
+    present = [
+        [value for value in values if value is not None and value == value] for values in encoder.categories_
+    ]
     encoder.categories_ = [np.arange(len(values)) for values in present]
     places = np.flatnonzero(np.asarray(trees.is_categorical_)).tolist()
-    plain = [tuple(value.item() if isinstance(value, np.generic) else value for value in values) for values in present]
+    plain = [
+        tuple(value.item() if isinstance(value, np.generic) else value for value in values)
+        for values in present
+    ]
     return trees, dict(zip(places, plain, strict=True))
 
 
@@ -159,7 +164,9 @@ _Levels = list[list[tuple[int, float]]]
 def _single(trees: Any) -> Iterator[_Levels]:
     tree = getattr(trees, "tree_", None)
     if tree is not None:
-        yield _levels(tree.children_left, tree.children_right, tree.feature, tree.threshold, tree.feature >= 0)
+        yield _levels(
+            tree.children_left, tree.children_right, tree.feature, tree.threshold, tree.feature >= 0
+        )
 
 
 def _several(trees: Any, layout: Layout) -> Iterator[_Levels]:
@@ -183,7 +190,7 @@ def _levels(
     numeric: NDArray[Any],
     deepest: int = 6,
 ) -> _Levels:
-    level, levels = [0], []
+    level, levels = [0], _Levels()
     while level and len(levels) < deepest:
         levels.append([(int(feature[node]), float(threshold[node])) for node in level if numeric[node]])
         level = [int(child) for node in level for child in (left[node], right[node]) if child >= 0]

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import xgboost
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import IsolationForest
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
@@ -173,13 +174,59 @@ def test_mixed_and_nested_columns_are_refused(iris: pd.DataFrame) -> None:
 
 
 def test_an_object_that_cannot_predict_is_refused(iris: pd.DataFrame) -> None:
-    """Neither a scaler nor a model of several targets can be registered."""
+    """A scaler cannot be registered."""
     with pytest.raises(InvalidInput, match="StandardScaler has no method 'predict'"):
         describe(StandardScaler().fit(iris), iris, "target")
+
+
+def test_several_targets_are_several_outputs(iris: pd.DataFrame) -> None:
+    """A model of several targets, named between commas, has an output for each; the classes are those of all."""
+    frame = iris.assign(large=np.where(iris["petal width (cm)"] > 1, "yes", "no"))
+    features = list(iris.columns[:4])
+    labels = frame[["target", "large"]].astype(str)
+    model = RandomForestClassifier(5, random_state=0).fit(frame[features], labels)
+    frame["target"] = labels["target"]
+    described = describe(model, frame, "target, large")
+    assert described.signature.names == tuple(features)
+    assert described.signature.outputs == ("target", "large")
+    assert described.signature.classes == ("0", "1", "2", "no", "yes")
+    assert described.prediction.shape == (150, 2)
+    assert described.probability is None
+    assert described.performance()["accuracy"] > 0.9
+    numbers = load_diabetes(as_frame=True).frame.assign(twice=lambda table: table["target"] * 2)
+    both = LinearRegression().fit(numbers.iloc[:, :10], numbers[["target", "twice"]])
+    found = describe(both, numbers, "target,twice")
+    assert (found.signature.task, found.signature.outputs) == (Task.regression, ("target", "twice"))
+    actual = numbers[["target", "twice"]].to_numpy()
+    error = np.abs(actual - both.predict(numbers.iloc[:, :10])).mean()
+    assert found.performance()["mae"] == pytest.approx(error)
+
+
+def test_outputs_without_targets_of_their_own_are_named(iris: pd.DataFrame) -> None:
+    """Quantiles are called by their share, other outputs by their place; neither has a metric."""
+    numbers = load_diabetes(as_frame=True).frame
+    quantiles = xgboost.XGBRegressor(
+        n_estimators=3, objective="reg:quantileerror", quantile_alpha=[0.1, 0.5, 0.9]
+    ).fit(numbers.iloc[:, :10], numbers["target"])
+    described = describe(quantiles, numbers, "target")
+    assert described.signature.outputs == ("q0.1", "q0.5", "q0.9")
+    assert described.performance() == {}
     two = iris[["target", "target"]].to_numpy()
     model = MultiOutputClassifier(LogisticRegression(max_iter=500)).fit(iris.iloc[:, :4], two)
-    with pytest.raises(InvalidInput, match=r"2 targets|shape"):
-        describe(model, iris, "target")
+    assert describe(model, iris, "target").signature.outputs == ("output_0", "output_1")
+
+
+def test_wrong_targets_are_refused(iris: pd.DataFrame) -> None:
+    """As many targets as outputs, each of them a column without gaps; a comma in a column's name is no separator."""
+    model = fitted(LogisticRegression(max_iter=500), iris)
+    with pytest.raises(InvalidInput, match=r"There are 2 targets, .* the model gives 1"):
+        describe(model, iris.assign(other=1), "target,other")
+    with pytest.raises(InvalidInput, match=r"'othr'.*'other'"):
+        describe(model, iris.assign(other=1), "target,othr")
+    with pytest.raises(InvalidInput, match="'other' has 3 missing"):
+        describe(model, iris.assign(other=iris["target"].where(iris.index > 2)), "target,other")
+    odd = iris.rename(columns={"target": "species, coded"})
+    assert describe(fitted(LogisticRegression(max_iter=500), odd, "species, coded"), odd, "species, coded")
 
 
 def test_a_model_that_cannot_score_its_table_is_refused(iris: pd.DataFrame) -> None:

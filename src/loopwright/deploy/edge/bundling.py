@@ -87,10 +87,10 @@ def bundle(
         target = _target(project, own, name, version)
         folder = prepare(project, target.model, target.version)
         scorer = read_manifest(folder)
-        if scorer.runtime != "onnx":
+        if not scorer.has_graph:
             raise InvalidInput(
                 f"{target.model}/{target.version} cannot run on a device: it has no ONNX graph ({scorer.reason}).",
-                valid="A bundle needs a version whose prepared runtime is 'onnx'.",
+                valid="A bundle needs a version whose ONNX graph was proven on its replay rows.",
                 hint=f"loopwright model show {target.model} {target.version}",
             )
         files = _files(folder, scorer)
@@ -194,6 +194,7 @@ def _manifest(
             "inputs": scorer.inputs,
             "precision": scorer.precision,
             "missing_text": scorer.missing_text,
+            "unused": scorer.unused,
             "probability": scorer.probability,
             "labels_from_probability": scorer.labels_from_probability,
         },

@@ -38,6 +38,8 @@ class Predictor:
         self.columns = manifest["signature"]["inputs"]
         self.classes = manifest["signature"]["classes"]
         self._graph = manifest["graph"]
+        self._unused = set(self._graph.get("unused", ()))
+        self._taken = [given.name for given in self._session.get_inputs()]
 
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return one answer per row: `prediction`, and where the model gives it `probability` by class.
@@ -46,14 +48,8 @@ class Predictor:
         """
         if not rows:
             return []
-        values = [self._values(column, rows) for column in self.columns]
-        if self._graph["inputs"] == "matrix":
-            feed = {"X": np.array(values, dtype=self._graph["precision"]).T.copy()}
-        else:
-            feed = {
-                f"c{number}": self._one(column, values[number]) for number, column in enumerate(self.columns)
-            }
-        found = self._session.run(self._outputs, feed)
+        feed = self._feed([column for column in self.columns if column["name"] not in self._unused], rows)
+        found = self._session.run(self._outputs, {name: feed[name] for name in self._taken})
         if not self._graph["probability"]:
             return [{"prediction": label} for label in self._labels(found[0])]
         probability = np.asarray(found[1], dtype=np.float64)
@@ -66,6 +62,29 @@ class Predictor:
             {"prediction": label, "probability": dict(zip(names, row, strict=True))}
             for label, row in zip(labels, probability.tolist(), strict=True)
         ]
+
+    def _feed(self, columns: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, Any]:
+        if self._graph["inputs"] == "matrix":
+            return {"X": self._matrix(columns, rows, self._graph["precision"])}
+        if self._graph["inputs"] == "blocks":
+            texts = [column for column in columns if column["type"] == "string"]
+            numbers = [column for column in columns if column["type"] != "string"]
+            return {
+                "numbers": self._matrix(numbers, rows, self._graph["precision"]),
+                "texts": self._matrix(texts, rows, object),
+            }
+        return {
+            f"c{number}": self._matrix(
+                [column], rows, object if column["type"] == "string" else self._graph["precision"]
+            )
+            for number, column in enumerate(columns)
+        }
+
+    def _matrix(self, columns: list[dict[str, Any]], rows: list[dict[str, Any]], dtype: Any) -> Any:
+        made = np.empty((len(rows), len(columns)), dtype)
+        for number, column in enumerate(columns):
+            made[:, number] = self._values(column, rows)
+        return made
 
     def _values(self, column: dict[str, Any], rows: list[dict[str, Any]]) -> list[Any]:
         name = column["name"]
@@ -80,10 +99,6 @@ class Predictor:
         if column["type"] == "string":
             return [self._graph["missing_text"].get(name) if value is None else value for value in values]
         return [np.nan if value is None else value for value in values]
-
-    def _one(self, column: dict[str, Any], values: list[Any]) -> Any:
-        dtype = object if column["type"] == "string" else self._graph["precision"]
-        return np.array(values, dtype=dtype).reshape(-1, 1)
 
     def _labels(self, found: Any) -> list[Any]:
         labels = np.asarray(found).reshape(-1)

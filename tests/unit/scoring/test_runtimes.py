@@ -1,0 +1,401 @@
+"""Each kind of model in each form that carries it: the answers are the model's own."""
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.ensemble import (
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from loopwright import scoring
+from loopwright.config import Config, ModelConfig, Project
+from loopwright.errors import Damaged, SchemaMismatch
+from loopwright.records import ModelVersion, Task
+from loopwright.registry import arrays_of
+from loopwright.registry.blocks import Blocks, blocks_of
+from loopwright.registry.description import describe
+from loopwright.scoring.base import Manifest
+from loopwright.scoring.golden import read_rows
+from loopwright.scoring.treelite import TreeliteRuntime
+from loopwright.scoring.trees import checkpoint, thresholds
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+Make = Callable[..., ModelVersion]
+
+
+def iris() -> pd.DataFrame:
+    """Return the iris table."""
+    frame: pd.DataFrame = load_iris(as_frame=True).frame
+    return frame
+
+
+def diabetes() -> pd.DataFrame:
+    """Return the diabetes table with a second target."""
+    frame: pd.DataFrame = load_diabetes(as_frame=True).frame
+    return frame.assign(twice=lambda table: table["target"] * 2 + table["bmi"])
+
+
+def fitted(model: Any, frame: pd.DataFrame, target: str = "target") -> Any:
+    """Fit a model on all other columns, without what it says about convergence."""
+    targets = target.split(",")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model.fit(frame.drop(columns=targets), frame[targets if len(targets) > 1 else target])
+
+
+def served(
+    project: Project, make: Make, model: Any, frame: pd.DataFrame, target: str = "target"
+) -> scoring.Scorer:
+    """Return the loaded scorer of a model that was registered with its table."""
+    scorer = scoring.load(scoring.prepare(project, "m", make(model, frame, target).version))
+    scorer.verify()
+    return scorer
+
+
+def rows_of(scorer: scoring.Scorer) -> Blocks:
+    """Return the replay rows as the server hands rows over."""
+    columns = arrays_of(read_rows(scorer.folder / "replay.parquet"), scorer.signature.inputs)
+    return blocks_of(columns, scorer.signature.inputs, len(next(iter(columns.values()))))
+
+
+def in_treelite(
+    tmp_path: Path, model: Any, frame: pd.DataFrame, target: str
+) -> tuple[TreeliteRuntime, Blocks]:
+    """Return a model as treelite's runtime, and its table as the server hands rows over."""
+    described = describe(model, frame, target)
+    found = checkpoint(model, described.signature, described.layout)
+    assert not isinstance(found, str), found
+    (tmp_path / "model.treelite").write_bytes(found.data)
+    manifest = Manifest("m", 1, "treelite", "", "", described.signature, described.layout, trees=found.inputs)
+    rows = blocks_of(described.columns, described.signature.inputs, len(frame))
+    return TreeliteRuntime(tmp_path, manifest), rows
+
+
+CATEGORIES = ["red", "green", "blue"]
+
+
+def coloured(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with categories of text and of numbers, and with gaps."""
+    rng = np.random.default_rng(0)
+    colours = rng.choice(np.array([*CATEGORIES, None], dtype=object), len(frame))
+    return frame.assign(
+        colour=pd.Categorical(colours, categories=CATEGORIES),
+        grade=pd.Categorical(rng.choice([7, 1, 5], len(frame)), categories=[7, 1, 5]),
+        target=(frame["target"] + (colours == "blue")) % 3,
+    ).assign(**{frame.columns[0]: frame.iloc[:, 0].where(frame.index % 7 > 0)})
+
+
+CLASSIFIERS: dict[str, Callable[[], Any]] = {
+    "hist": lambda: HistGradientBoostingClassifier(max_iter=8),
+    "forest": lambda: RandomForestClassifier(8, random_state=0),
+    "boosted": lambda: GradientBoostingClassifier(n_estimators=8),
+    "xgboost": lambda: xgboost.XGBClassifier(n_estimators=8),
+    "lightgbm": lambda: lightgbm.LGBMClassifier(n_estimators=8, verbose=-1),
+}
+REGRESSORS: dict[str, Callable[[], Any]] = {
+    "hist": lambda: HistGradientBoostingRegressor(max_iter=8),
+    "poisson": lambda: HistGradientBoostingRegressor(max_iter=8, loss="poisson"),
+    "quantile": lambda: HistGradientBoostingRegressor(max_iter=8, loss="quantile", quantile=0.2),
+    "forest": lambda: RandomForestRegressor(8, random_state=0),
+    "extra": lambda: ExtraTreesRegressor(8, random_state=0),
+    "lightgbm": lambda: lightgbm.LGBMRegressor(n_estimators=8, verbose=-1),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_trees_of_every_kind_classify_in_treelite(tmp_path: Path, kind: str, classes: int) -> None:
+    """Boosted trees and forests of two or three classes give the model's own probabilities in treelite."""
+    frame = iris().rename(columns=lambda name: name.replace(" (cm)", "").replace(" ", "_"))
+    frame = frame.assign(target=frame["target"] % classes)
+    model = fitted(CLASSIFIERS[kind](), frame)
+    runtime, rows = in_treelite(tmp_path, model, frame, "target")
+    found = runtime.score(rows, rows.rows)
+    expected = model.predict_proba(frame.drop(columns="target"))
+    np.testing.assert_allclose(np.asarray(found.probability), expected, rtol=0, atol=1e-6)
+    assert found.prediction.tolist() == model.predict(frame.drop(columns="target")).tolist()
+    runtime.close()
+
+
+@pytest.mark.parametrize("kind", REGRESSORS)
+def test_trees_of_every_kind_regress_in_treelite(tmp_path: Path, kind: str) -> None:
+    """Boosted trees and forests give the model's own numbers in treelite, whatever their loss."""
+    frame = diabetes().drop(columns="twice")
+    model = fitted(REGRESSORS[kind](), frame)
+    runtime, rows = in_treelite(tmp_path, model, frame, "target")
+    expected = model.predict(frame.drop(columns="target"))
+    np.testing.assert_allclose(runtime.score(rows, rows.rows).prediction, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["hist", "xgboost", "lightgbm"])
+def test_categories_of_every_kind_reach_treelite(tmp_path: Path, kind: str) -> None:
+    """Categories of text and of numbers, gaps in them and values never seen mean in treelite what they mean natively."""
+    model: Any = {
+        "hist": HistGradientBoostingClassifier(max_iter=8, categorical_features="from_dtype"),
+        "xgboost": xgboost.XGBClassifier(n_estimators=8, enable_categorical=True),
+        "lightgbm": lightgbm.LGBMClassifier(n_estimators=8, verbose=-1, min_child_samples=5),
+    }[kind]
+    frame = coloured(iris().rename(columns=lambda name: name.replace(" (cm)", "").replace(" ", "_")))
+    fitted(model, frame)
+    runtime, rows = in_treelite(tmp_path, model, frame, "target")
+    features = frame.drop(columns="target")
+    found = runtime.score(rows, rows.rows)
+    np.testing.assert_allclose(
+        np.asarray(found.probability), model.predict_proba(features), rtol=0, atol=1e-6
+    )
+    columns = {name: values.copy() for name, values in rows.items()}
+    columns["colour"][:] = "never seen"
+    unseen = features.assign(colour=pd.Categorical([None] * 150, categories=CATEGORIES))
+    np.testing.assert_allclose(
+        np.asarray(runtime.score(columns, 150).probability), model.predict_proba(unseen), rtol=0, atol=1e-6
+    )
+
+
+def test_several_outputs_of_trees_in_treelite(tmp_path: Path) -> None:
+    """Two targets of one forest, and quantiles of boosted trees, are columns of the prediction."""
+    frame = diabetes()
+    forest = fitted(RandomForestRegressor(5, random_state=0), frame, "target,twice")
+    runtime, rows = in_treelite(tmp_path, forest, frame, "target,twice")
+    found = runtime.score(rows, rows.rows).prediction
+    assert found.shape == (442, 2)
+    np.testing.assert_allclose(found, forest.predict(frame.drop(columns=["target", "twice"])))
+    alone = frame.drop(columns="twice")
+    quantiles = fitted(
+        xgboost.XGBRegressor(n_estimators=5, objective="reg:quantileerror", quantile_alpha=[0.1, 0.9]), alone
+    )
+    runtime, rows = in_treelite(tmp_path, quantiles, alone, "target")
+    found = runtime.score(rows, rows.rows).prediction
+    np.testing.assert_allclose(found, quantiles.predict(alone.drop(columns="target")), rtol=1e-5)
+
+
+def test_what_treelite_cannot_carry_says_why() -> None:
+    """Trees behind other steps, text that is no category, and other estimators are refused with the reason."""
+    frame = iris()
+    for model, reason in (
+        (make_pipeline(StandardScaler(), RandomForestClassifier(3)), "behind other steps"),
+        (LogisticRegression(max_iter=500), "LogisticRegression has no form there"),
+    ):
+        described = describe(fitted(model, frame), frame, "target")
+        found = checkpoint(model, described.signature, described.layout)
+        assert isinstance(found, str)
+        assert reason in found
+
+
+def test_a_damaged_checkpoint_is_noticed(tmp_path: Path) -> None:
+    """A file that is no checkpoint, and one of another number of columns, is damage and no crash."""
+    frame = iris()
+    model = fitted(HistGradientBoostingClassifier(max_iter=2), frame)
+    in_treelite(tmp_path, model, frame, "target")
+    described = describe(
+        fitted(HistGradientBoostingClassifier(max_iter=2), frame.iloc[:, 1:]), frame.iloc[:, 1:], "target"
+    )
+    manifest = Manifest("m", 1, "treelite", "", "", described.signature, described.layout)
+    with pytest.raises(Damaged, match="takes 4 columns, not 3"):
+        TreeliteRuntime(tmp_path, manifest)
+    (tmp_path / "model.treelite").write_bytes(b"torn")
+    with pytest.raises(Damaged, match="cannot be loaded"):
+        TreeliteRuntime(tmp_path, manifest)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_thresholds_are_where_answers_jump(kind: str) -> None:
+    """For the thresholds that each row meets, and most others, there is a row whose answer differs on their two sides."""
+    frame = iris().rename(columns=lambda name: name.replace(" (cm)", "").replace(" ", "_"))
+    model = fitted(CLASSIFIERS[kind](), frame)
+    found = thresholds(model, describe(model, frame, "target").layout, 8)
+    assert 3 <= len(found) <= 8
+    features = frame.drop(columns="target").astype(float)
+    jumps = []
+    for place, value in found:
+        low, high = features.copy(), features.copy()
+        low.iloc[:, place], high.iloc[:, place] = value - 0.01, value + 0.01
+        jumps.append(bool((model.predict_proba(low) != model.predict_proba(high)).any()))
+    assert all(jumps[:2])
+    assert sum(jumps) > len(jumps) / 2
+    assert (
+        thresholds(
+            make_pipeline(StandardScaler(), LogisticRegression()), describe(model, frame, "target").layout, 8
+        )
+        == []
+    )
+
+
+def test_several_outputs_are_served(project: Project, make: Make) -> None:
+    """Numbers of several targets are scored, kept as golden rows, compared and verified like those of one."""
+    frame = diabetes()
+    features = frame.drop(columns=["target", "twice"])
+    for model, target, expected in (
+        (LinearRegression(), "target,twice", "onnx"),
+        (RandomForestRegressor(5, random_state=0), "target,twice", None),
+    ):
+        fitted(model, frame, target)
+        scorer = served(project, make, model, frame, target)
+        assert scorer.signature.outputs == ("target", "twice")
+        assert expected in {None, scorer.runtime}
+        rows = rows_of(scorer)
+        np.testing.assert_allclose(scorer.score(rows).prediction, model.predict(features), rtol=1e-5)
+        assert scorer.score(rows.take(slice(0, 1))).prediction.shape == (1, 2)
+        assert scorer.score(rows.take(slice(0, 0))).prediction.shape == (0, 2)
+
+
+def test_quantiles_are_served(project: Project, make: Make) -> None:
+    """A quantile regression answers each row with one number for each quantile."""
+    frame = diabetes().drop(columns="twice")
+    model = fitted(
+        xgboost.XGBRegressor(n_estimators=5, objective="reg:quantileerror", quantile_alpha=[0.1, 0.5, 0.9]),
+        frame,
+    )
+    scorer = served(project, make, model, frame)
+    assert scorer.signature.outputs == ("q0.1", "q0.5", "q0.9")
+    found = scorer.score(rows_of(scorer)).prediction
+    np.testing.assert_allclose(found, model.predict(frame.drop(columns="target")), rtol=1e-5)
+
+
+def test_labels_of_several_targets_are_served(project: Project, make: Make) -> None:
+    """Several labels for each row keep their type; no probabilities are given for them."""
+    frame = iris().assign(large=lambda table: np.where(table["petal width (cm)"] > 1, "yes", "no"))
+    frame["target"] = frame["target"].map({0: "a", 1: "b", 2: "c"})
+    model = fitted(MultiOutputClassifier(LogisticRegression(max_iter=500)), frame, "target,large")
+    scorer = served(project, make, model, frame, "target,large")
+    assert (scorer.signature.task, scorer.signature.classes) == (
+        Task.classification,
+        ("a", "b", "c", "no", "yes"),
+    )
+    found = scorer.score(rows_of(scorer))
+    assert found.probability is None
+    assert found.prediction.tolist() == model.predict(frame.drop(columns=["target", "large"])).tolist()
+    assert scorer.score(rows_of(scorer).take(slice(0, 0))).prediction.shape == (0, 2)
+
+
+def test_a_column_of_times_that_is_dropped_does_not_matter(project: Project, make: Make) -> None:
+    """A pipeline that uses other columns than the time runs compiled; a missing time is refused all the same."""
+    frame = iris().assign(when=pd.date_range("2026-01-01", periods=150), kind=["p", "q", "r"] * 50)
+    columns = ColumnTransformer(
+        [
+            ("n", StandardScaler(), ["petal width (cm)"]),
+            ("s", OneHotEncoder(handle_unknown="ignore"), ["kind"]),
+        ]
+    )
+    model = fitted(make_pipeline(columns, LogisticRegression(max_iter=500)), frame)
+    scorer = served(project, make, model, frame)
+    assert (scorer.runtime, scorer.manifest.unused) == ("onnx", ("when",))
+    rows = rows_of(scorer)
+    expected = model.predict_proba(frame.drop(columns="target"))
+    np.testing.assert_allclose(np.asarray(scorer.score(rows).probability), expected, rtol=0, atol=1e-12)
+    given = dict(rows) | {"when": np.full(150, np.datetime64("NaT"))}
+    with pytest.raises(SchemaMismatch, match="'when' is missing in row 0"):
+        scorer.score(given)
+
+
+def test_missing_booleans_reach_compiled_trees(project: Project, make: Make) -> None:
+    """A boolean that may be missing goes in as a number with gaps."""
+    flags = pd.array([True, False, None] * 50, dtype="boolean")
+    frame = iris().rename(columns=lambda name: name.replace(" (cm)", "").replace(" ", "_")).assign(flag=flags)
+    frame["target"] = (frame["target"] + frame["flag"].fillna(value=False).astype(int)) % 3
+    model = fitted(xgboost.XGBClassifier(n_estimators=10), frame)
+    scorer = served(project, make, model, frame)
+    assert scorer.runtime == "onnx"
+    expected = model.predict_proba(frame.drop(columns="target"))
+    np.testing.assert_allclose(np.asarray(scorer.score(rows_of(scorer)).probability), expected, atol=1e-6)
+
+
+def test_xgboost_with_categories_is_compiled(project: Project, make: Make) -> None:
+    """XGBoost's categories, which ONNX has no form for, run compiled in treelite."""
+    frame = coloured(iris().rename(columns=lambda name: name.replace(" (cm)", "").replace(" ", "_")))
+    model = fitted(xgboost.XGBClassifier(n_estimators=8, enable_categorical=True), frame)
+    scorer = served(project, make, model, frame)
+    assert scorer.runtime == "treelite"
+    expected = model.predict_proba(frame.drop(columns="target"))
+    np.testing.assert_allclose(np.asarray(scorer.score(rows_of(scorer)).probability), expected, atol=1e-6)
+
+
+def test_the_declared_tolerance_decides(project: Project, make: Make) -> None:
+    """What differs by more than the model's tolerance runs natively, and the tolerance is in the manifest."""
+    frame = diabetes().drop(columns="twice")
+    # No two forms add up the trees' single-precision numbers in the same order.
+    model = fitted(xgboost.XGBRegressor(n_estimators=30), frame)
+    made = make(model, frame)
+    usual = scoring.read_manifest(scoring.prepare(project, "m", made.version))
+    assert (usual.runtime, usual.tolerance) == ("onnx", 1e-5)
+    assert usual.max_difference is not None
+    assert usual.max_difference > 0
+    strict = Project(
+        project.root, Config(model={"m": ModelConfig(target="target", tolerance=usual.max_difference / 1000)})
+    )
+    found = scoring.read_manifest(scoring.prepare(strict, "m", made.version))
+    assert (found.runtime, found.tolerance) == ("native", usual.max_difference / 1000)
+    assert "tolerance" in found.reason
+    assert not [proof for proof in found.proofs if proof.proven and proof.runtime != "native"]
+
+
+def test_a_pytorch_module_is_exported(project: Project, tmp_path: Path) -> None:
+    """A module logged with MLflow's PyTorch flavor runs as ONNX once it has rows to be proven on."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
+    import mlflow.pytorch
+    import pyarrow as pa
+    from mlflow.models import infer_signature
+
+    from loopwright.ledger import Ledger
+    from loopwright.lineage import snapshot
+    from loopwright.lineage.digests import digest_of
+
+    frame = diabetes().drop(columns="twice").astype(np.float32)
+    features = frame.drop(columns="target")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(10, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)).eval()
+    with torch.no_grad():
+        answers = network(torch.from_numpy(features.to_numpy().copy())).numpy()
+    folder = tmp_path / "model"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pytorch.save_model(
+            network,
+            str(folder),
+            signature=infer_signature(features, answers[:, 0]),
+            pip_requirements=["torch"],
+            serialization_format="pickle",
+        )
+        training = snapshot(project, pa.Table.from_pandas(frame, preserve_index=False), "t", "")
+        ledger = Ledger.open(project)
+        made = ModelVersion("net", 1, "", str(folder), digest_of(folder), None, training, 0)
+        ledger.put("model_version", made.ref, made)
+        ledger.close()
+        scorer = scoring.load(scoring.prepare(project, "net", 1))
+    assert scorer.runtime == "onnx", scorer.manifest.reason
+    np.testing.assert_allclose(scorer.score(rows_of(scorer)).prediction, answers[:, 0], rtol=1e-4, atol=1e-5)
+    shutil.rmtree(scorer.folder / "native", ignore_errors=True)
+
+
+def test_the_manifest_is_plain_json(project: Project, make: Make) -> None:
+    """What serves and why can be read from `scorer.json` with any JSON reader."""
+    frame = iris()
+    scorer = served(project, make, fitted(HistGradientBoostingClassifier(max_iter=3), frame), frame)
+    facts = json.loads((scorer.folder / "scorer.json").read_text())
+    assert facts["runtime"] == "treelite"
+    assert [proof["runtime"] for proof in facts["proofs"]] == ["onnx", "treelite", "native"]
+    assert {timing["runtime"] for timing in facts["timings"]} == {"treelite", "native"}
+    assert facts["replay_rows"] == 150
