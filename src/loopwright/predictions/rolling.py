@@ -9,6 +9,8 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from loopwright.config import Project
 from loopwright.errors import LoopwrightError, Unavailable
 from loopwright.ledger import Ledger
@@ -141,6 +143,7 @@ class RollingLog:
 
     def _seal_full(self) -> None:
         with self._seal_lock:
+            any_full = bool(self._full)
             while self._full:
                 tail = self._full[0]
                 segment = seal(self._folder, tail.path)
@@ -148,6 +151,9 @@ class RollingLog:
                 tail.close()
                 if segment:
                     self._uncatalogued.append(segment)
+            if any_full:
+                # A tail is read as a whole; the process that serves need not keep tens of megabytes for the next one.
+                pa.default_memory_pool().release_unused()
             self._catalogue()
 
     def _catalogue(self) -> None:

@@ -262,8 +262,7 @@ class Layout:
             "propensity": columns.numbers(head["propensity"], pa.float64()),
             "latency_ms": columns.numbers(head["latency"], pa.float32()),
         }
-        ids = _hex(head["id"].tobytes())
-        made |= _named(self._text(texts, 0, n).to_pylist(), ids)
+        made |= _named(self._text(texts, 0, n), _hex(head["id"].tobytes(), n))
         for place, name in enumerate(self.texts, 1):
             made[INPUT + name] = self._text(texts, place, n)
         kinds = dict(self.inputs)
@@ -338,9 +337,11 @@ def _raw(ids: list[str]) -> bytes:
     return raw
 
 
-def _hex(raw: bytes) -> list[str]:
-    text = raw.hex()
-    return [text[at : at + 32] for at in range(0, len(text), 32)]
+def _hex(raw: bytes, n: int) -> Any:
+    """Return ids of 16 bytes as an Arrow array of texts of 32 digits."""
+    offsets = np.arange(n + 1, dtype=np.int32) * np.int32(32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(raw.hex().encode())]
+    return pa.Array.from_buffers(pa.string(), n, buffers, 0)
 
 
 def _meta(rows: Predictions, n: int) -> list[Any]:
@@ -364,16 +365,22 @@ def _plain(values: Any, name: str, n: int) -> list[str]:
     return [(value or "").replace(_SEPARATOR, "?") for value in _long(values, name, n)]
 
 
-def _named(meta: list[str], ids: list[str]) -> dict[str, Any]:
+def _named(meta: Any, ids: Any) -> dict[str, Any]:
     """Return the columns that `_meta` put into one text; a row that is about nobody else is its own entity."""
-    parts = [one.split(_SEPARATOR, 3) if _SEPARATOR in one else (one, "", "", "") for one in meta]
-    variant, request, trace, entity = zip(*parts, strict=True) if parts else ((), (), (), ())
+    n = len(meta)
+    data = meta.buffers()[2]
+    if data is None or _SEPARATOR.encode() not in data.to_pybytes():
+        nothing = pa.nulls(n, pa.string())
+        return {"prediction_id": ids, "variant": meta, "request_id": nothing, "trace": nothing, "entity": ids}
+    parts = [one.split(_SEPARATOR, 3) if _SEPARATOR in one else (one, "", "", "") for one in meta.to_pylist()]
+    variant, request, trace, entity = zip(*parts, strict=True)
+    whose = [who or one for who, one in zip(entity, ids.to_pylist(), strict=True)]
     return {
-        "prediction_id": columns.strings(ids),
+        "prediction_id": ids,
         "variant": columns.strings(variant),
         "request_id": columns.strings([one or None for one in request]),
         "trace": columns.strings([one or None for one in trace]),
-        "entity": columns.strings([who or one for who, one in zip(entity, ids, strict=True)]),
+        "entity": columns.strings(whose),
     }
 
 
