@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def churn_version(project: Project) -> None:
 
 
 #: What can be served: deployment -> model, its target, what makes a version, and the field of its entity.
-_KINDS = {
+_KINDS: dict[str, tuple[str, str, Callable[[Project], object], str | None]] = {
     "churn-api": ("churn", "outcome", churn_version, "customer"),
     "wine-api": ("wine", "grower", wine_version, None),
     "diabetes-api": ("diabetes", "target", diabetes_version, None),
