@@ -283,7 +283,7 @@ def test_several_outputs_are_shown_by_name(served: tuple[str, Front, Project], b
     """Quantiles are bars with their names and values."""
     url, front, _ = served
     base = {"prediction_id": "p", "model": "demand", "version": 1, "variant": "champion"}
-    front.answers = [(200, base | {"prediction": {"p10": 12.5, "p50": 50.0, "p90": 100.0}})]
+    front.answers = [(200, base | {"prediction": [12.5, 50.0, 100.0]})]
     visit = Visit(browser, f"{url}/try/demand")
     said = visit.send()
     for part in ("p10", "12.5", "p50", "50", "p90", "100"):

@@ -64,8 +64,8 @@ class Described:
 
     @property
     def versions(self) -> tuple[int, ...]:
-        """The versions that are served, each once."""
-        return tuple(dict.fromkeys(variant.version for variant in self.variants))
+        """The versions that answer, each once."""
+        return tuple(dict.fromkeys(one.version for one in self.variants if not one.shadow))
 
 
 def described(

@@ -174,7 +174,7 @@ _PARAMETERS: dict[str, Any] = {
         "name": "x-api-key",
         "in": "header",
         "description": "Who asks: needed as soon as the project has a key; `serving.rate_limit` counts by it.",
-        "schema": {"type": "string", "maxLength": _LONGEST},
+        "schema": {"type": "string"},
     },
     "traceparent": {
         "name": "traceparent",
@@ -184,6 +184,21 @@ _PARAMETERS: dict[str, Any] = {
     },
 }
 _ASKING = [{"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS]
+
+
+_WHICH: dict[str, Any] = {
+    "name": "x-deployment",
+    "in": "header",
+    "description": "Which deployment, where there are several.",
+    "schema": {"type": "string"},
+}
+
+
+def _asking(one: Described) -> list[dict[str, Any]]:
+    """Return the parameters of a request to one deployment, whose variants are known."""
+    names = [variant.name for variant in one.variants if not variant.shadow]
+    at = list(_PARAMETERS).index("variant")
+    return [*_ASKING[:at], _PARAMETERS["variant"] | {"schema": {"enum": names}}, *_ASKING[at + 1 :]]
 
 
 def _ref(name: str) -> Schema:
@@ -237,7 +252,7 @@ def _post(
     summary: str,
     content: dict[str, Any],
     responses: dict[str, Any],
-    *parameters: dict[str, Any],
+    parameters: list[dict[str, Any]],
 ) -> dict[str, Any]:
     protocol = {"v2": "v2", "mlflow": "invocations"}.get(tag, "records")
     return {
@@ -245,7 +260,7 @@ def _post(
             "operationId": operation,
             "tags": [tag],
             "summary": summary,
-            "parameters": [*_ASKING, *parameters],
+            "parameters": parameters,
             "requestBody": {"required": True, "content": content},
             "responses": responses | _refusals(_POSTED, protocol),
         }
@@ -267,11 +282,14 @@ def _common(deployments: Mapping[str, Described], names: Mapping[str, str]) -> I
                 },
             }
         },
+        [_ASKING[list(_PARAMETERS).index("key")]],
     )
-    label["post"]["parameters"] = [_ASKING[list(_PARAMETERS).index("key")]]
     yield "/labels", label
     served = {"type": "array", "items": _DEPLOYMENT}
     yield "/deployments", _get("deployments", "state", "What is served, and what it takes", served)
+    for name in deployments:
+        own = _get(f"deployment_{names[name]}", "state", f"What {name} serves and takes", _DEPLOYMENT)
+        yield f"/deployments/{_quoted(name)}", own
     alive = _object({"status": {"const": "ok"}}, ["status"])
     yield "/health", _get("health", "state", "The process is alive", alive, refused=())
     ready = _object({"status": {"const": "ready"}}, ["status"])
@@ -290,16 +308,15 @@ def _common(deployments: Mapping[str, Described], names: Mapping[str, str]) -> I
                 "Ask the only deployment, or the one that x-deployment names, as MLflow's scoring server is asked",
                 _mlflow_content(next(iter(deployments.values())), ()),
                 _ok(answers, "The predictions, in the order of the rows."),
-                {
-                    "name": "x-deployment",
-                    "in": "header",
-                    "description": "Which deployment, where there are several.",
-                    "schema": {"type": "string"},
-                },
+                [*_ASKING, _WHICH],
             ),
         )
-    yield "/ping", _get("ping", "mlflow", "Whether the process is alive, as MLflow asks", {}, refused=(503,))
-    yield "/version", _get("version", "mlflow", "The version of MLflow whose protocol this is", {})
+    ping = _get("ping", "mlflow", "Everything is loaded, as MLflow asks for it", {}, refused=(503,))
+    # The body is an empty line, which is what MLflow's own server answers.
+    ping["get"]["responses"]["200"]["content"] = {JSON: {}}
+    yield "/ping", ping
+    version = "The version of MLflow whose protocol this is"
+    yield "/version", _get("version", "mlflow", version, text, content_type="text/plain")
     server = _object(
         {
             "name": text,
@@ -344,7 +361,9 @@ def _plain(name: str, one: Described, component: str) -> dict[str, Any]:
         f"try_{component}", "predict", f"A page to try {name}", {"type": "string"}, content_type="text/html"
     )
     return {
-        f"/predict/{_quoted(name)}": _post(f"predict_{component}", "predict", which, content, said),
+        f"/predict/{_quoted(name)}": _post(
+            f"predict_{component}", "predict", which, content, said, _asking(one)
+        ),
         f"/try/{_quoted(name)}": page,
     }
 
@@ -354,7 +373,7 @@ def _mlflow(name: str, one: Described, component: str) -> dict[str, Any]:
     content = _mlflow_content(one, one.examples[:3])
     which = f"Ask {one.model} as MLflow's scoring server is asked"
     path = f"/deployments/{_quoted(name)}/invocations"
-    return {path: _post(f"invocations_{component}", "mlflow", which, content, said)}
+    return {path: _post(f"invocations_{component}", "mlflow", which, content, said, _asking(one))}
 
 
 def _mlflow_content(one: Described, examples: tuple[dict[str, Any], ...]) -> dict[str, Any]:
@@ -403,7 +422,7 @@ def _mlflow_answer(component: str, one: Described) -> Schema:
 
 def _inference(name: str, one: Described) -> dict[str, Any]:
     """Return the paths of the Open Inference Protocol: without a version, and with each that is served."""
-    base = f"/v2/models/{_quoted(name)}"
+    base, asking = f"/v2/models/{_quoted(name)}", _asking(one)
     found: dict[str, Any] = {}
     for number, path in (("", base), *((str(one), f"{base}/versions/{one}") for one in one.versions)):
         operation = f"{name}_{number}" if number else name
@@ -435,7 +454,7 @@ def _inference(name: str, one: Described) -> dict[str, Any]:
                 "content": {JSON: {"schema": _ref("InferenceResponse")}, BINARY: {"schema": _FILE}},
             }
         }
-        found[f"{path}/infer"] = _post(f"v2_infer_{operation}", "v2", f"Ask {what}", content, said)
+        found[f"{path}/infer"] = _post(f"v2_infer_{operation}", "v2", f"Ask {what}", content, said, asking)
     return found
 
 

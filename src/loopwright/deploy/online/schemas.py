@@ -95,17 +95,17 @@ def output(one: Described) -> Schema:
 
 
 def prediction(one: Described) -> Schema:
-    """Return the schema of a prediction: one of the classes, a number, or what several outputs give by name."""
+    """Return the schema of a prediction: one of the classes, a number, or a list of what several outputs give."""
     single = output(one)
     if not one.signature.outputs:
         return single
-    names = list(one.signature.outputs)
+    count = len(one.signature.outputs)
     return {
-        "type": "object",
-        "properties": dict.fromkeys(names, single),
-        "required": names,
-        "additionalProperties": False,
-        "description": "By output.",
+        "type": "array",
+        "items": single,
+        "minItems": count,
+        "maxItems": count,
+        "description": f"In this order: {', '.join(one.signature.outputs)}.",
     }
 
 
