@@ -19,7 +19,16 @@ from loopwright.deploy.online.codecs.base import Asked, Reply, Row
 from loopwright.deploy.online.codecs.json_bodies import ABSENT, decoded, is_absent
 from loopwright.deploy.online.codecs.options import NAMES, Options, options_of
 from loopwright.deploy.online.codecs.tables import CSV, JSON, PARQUET, Tables, media_type
-from loopwright.deploy.online.codecs.values import TYPES, array_of, blocks, check_names, entities_of, no_rows
+from loopwright.deploy.online.codecs.values import (
+    TYPES,
+    array_of,
+    blocks,
+    check_names,
+    entities_of,
+    far,
+    no_rows,
+    too_far,
+)
 from loopwright.deploy.online.decode import Decoder
 from loopwright.deploy.online.wire import WrongType
 from loopwright.errors import InvalidInput, LoopwrightError, NotFound, SchemaMismatch, listing
@@ -32,6 +41,8 @@ CONTENT_TYPES = (JSON, CSV, PARQUET)
 IDS_HEADER = b"x-prediction-ids"
 #: Most ids that go into the header; proxies cut what is much longer.
 IDS_IN_HEADER = 64
+#: Orders of columns whose decoders are kept.
+_MOST_ORDERS = 32
 
 _VALID = f"A JSON object with exactly one of {', '.join(FORMS)}, and params."
 _encode = msgspec.json.Encoder().encode
@@ -75,17 +86,25 @@ class Invocations:
         self._columns = {column.name: column for column in signature.inputs}
         self._own_entity = entity if entity is not None and entity not in self._columns else None
         self._fields = [*signature.names, *([self._own_entity] if self._own_entity else [])]
+        self._times = [at for at, column in enumerate(signature.inputs) if column.type == "datetime"]
+        self._orders: dict[tuple[str, ...], msgspec.json.Decoder[Any]] = {}
         self._rows = self._row_decoder(list(signature.names))
         self._lists = self._list_decoder()
 
     def _row_decoder(self, names: list[str]) -> msgspec.json.Decoder[Any]:
-        """Return a decoder of lists of rows that have the values of these columns."""
+        """Return a decoder of lists of rows that have the values of these columns. A caller keeps to one order."""
+        known = self._orders.get(tuple(names))
+        if known is not None:
+            return known
         kinds = []
         for name in names:
             column = self._columns.get(name)
             kind = str | int | None if column is None else TYPES[column.type]
             kinds.append(kind if column is None or column.required else kind | None)
-        return msgspec.json.Decoder(list[tuple[tuple(kinds)]])  # type: ignore[misc]
+        made = msgspec.json.Decoder(list[tuple[tuple(kinds)]])  # type: ignore[misc]
+        if len(self._orders) < _MOST_ORDERS:
+            self._orders[tuple(names)] = made
+        return made
 
     def _list_decoder(self) -> msgspec.json.Decoder[Any]:
         """Return a decoder of one list for each column."""
@@ -274,6 +293,10 @@ class Invocations:
 
     def _asked_rows(self, rows: list[Row]) -> Asked:
         """Return rows that have the values of all fields, those of the entity last where it is no input."""
+        for at in self._times:
+            for number, row in enumerate(rows):
+                if far(row[at]):
+                    raise too_far(self.signature.inputs[at], number, row[at])
         return Asked(len(rows), rows=rows, entities=self._records.entities(rows))
 
     def _asked(self, columns: dict[str, list[Any]], n: int) -> Asked:
