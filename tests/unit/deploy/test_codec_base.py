@@ -20,6 +20,7 @@ from codec_rows import (
     as_stream,
     as_table,
     by_records,
+    clean,
     columns_of,
     same,
 )
@@ -54,6 +55,35 @@ def test_every_protocol_reads_and_answers(
     assert "id-1" in text
     assert "id-2" in text
     assert "id-0" not in text
+
+
+@pytest.mark.parametrize("pair", [(b"[", b"]"), (b'{"a":', b"}")])
+def test_nesting_of_any_depth_is_refused(pair: tuple[bytes, bytes]) -> None:
+    """What is just not too deep to be read must not be too deep for the message about it either."""
+    places = [
+        (Invocations, b'{"inputs": %s}'),
+        (Invocations, b'{"inputs": [[1, 2, %s]]}'),
+        (Invocations, b'{"inputs": {"a": [1], "c": [%s]}}'),
+        (Invocations, b'{"inputs": {"a": [1], "c": %s}}'),
+        (Invocations, b'{"inputs": [[1, 2, 3]], "params": {"entity": %s}}'),
+        (Invocations, b'{"dataframe_records": [{"a": 1, "c": %s}]}'),
+        (Invocations, b'{"dataframe_split": {"columns": %s, "data": [[1]]}}'),
+        (Inference, b'{"inputs": [], "parameters": {"entity": %s}}'),
+        (Inference, b'{"inputs": [{"name": "X", "shape": [1, 3], "datatype": "FP64", "data": %s}]}'),
+        (
+            Inference,
+            b'{"inputs": [{"name": "X", "shape": [1], "datatype": "FP64", "parameters": {"binary_data_size": %s}}]}',
+        ),
+    ]
+    # pytest has frames of its own, so that the depth that is just too much is somewhat below Python's limit.
+    for depth in (5, *range(800, 1010)):
+        for kind, document in places:
+            body = document % (depth * pair[0] + b"1" + depth * pair[1])
+            clean(
+                lambda kind=kind, body=body: kind(NUMBERS).decode(
+                    body, {b"content-type": b"application/json"}
+                )
+            )
 
 
 def test_no_heavy_library_is_imported() -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from loopwright.deploy.answers import Answers
-from loopwright.deploy.online import faults
 from loopwright.deploy.online.codecs.base import Asked, Reply, Row
 from loopwright.deploy.online.codecs.json_bodies import ABSENT, decoded, is_absent
 from loopwright.deploy.online.codecs.options import NAMES, Options, options_of
@@ -27,6 +26,7 @@ from loopwright.deploy.online.codecs.values import (
     entities_of,
     far,
     no_rows,
+    shown,
     too_far,
 )
 from loopwright.deploy.online.decode import Decoder
@@ -178,7 +178,7 @@ class Invocations:
     def _of_one_column(self, raw: bytes, form: str) -> Asked:
         values = decoded(raw, _any, f"{form} is a list of rows.")
         if not isinstance(values, list):
-            raise InvalidInput(f"{form} is {faults.shown(values)}.", valid="It is a list of rows.")
+            raise InvalidInput(f"{form} is {shown(values)}.", valid="It is a list of rows.")
         if not values:
             raise no_rows()
         if len(self._columns) != 1:
@@ -217,7 +217,7 @@ class Invocations:
             if not isinstance(row, list) or len(row) != len(names):
                 has = f"has {len(row)} values" if isinstance(row, list) else "is no list"
                 raise SchemaMismatch(
-                    f"Row {number} is {faults.shown(row)}, which {has}.",
+                    f"Row {number} is {shown(row)}, which {has}.",
                     valid=f"It is a list of {len(names)} values: {listing(names)}.",
                     row=number,
                 )
@@ -229,6 +229,8 @@ class Invocations:
             rows, single = self._records.decode(raw)
         except InvalidInput as error:
             return self._of_records_slowly(raw, form, error)
+        except RecursionError:
+            raise InvalidInput(f"{form} is nested too deeply.", valid="It is a list of records.") from None
         if single:
             raise InvalidInput(f"{form} is one record.", valid="It is a list of records.")
         return self._asked_rows(rows)
@@ -282,7 +284,7 @@ class Invocations:
                 # What NumPy has as a column of a matrix.
                 values = found[name] = [one[0] for one in values]
             if not isinstance(values, list) or n not in {-1, len(values)}:
-                has = f"{len(values)} values" if isinstance(values, list) else faults.shown(values)
+                has = f"{len(values)} values" if isinstance(values, list) else shown(values)
                 raise SchemaMismatch(
                     f"The column {name!r} has {has}.", valid="All have a list of the same length.", field=name
                 )
@@ -356,10 +358,11 @@ def _options(params: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _reordered(rows: list[Row], names: list[str], fields: list[str]) -> list[Row]:
     """Return rows in the order of the fields, with None for those that they do not have."""
+    places = {name: at for at, name in enumerate(names)}
     if len(names) == len(fields) and len(names) > 1:
-        pick = itemgetter(*(names.index(name) for name in fields))
+        pick = itemgetter(*(places[name] for name in fields))
         return [pick(row) for row in rows]
-    at = [names.index(name) if name in names else -1 for name in fields]
+    at = [places.get(name, -1) for name in fields]
     return [tuple(None if place < 0 else row[place] for place in at) for row in rows]
 
 
@@ -367,7 +370,7 @@ def _who(name: str, values: list[Any]) -> list[str | None]:
     for row, value in enumerate(values):
         if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
             raise SchemaMismatch(
-                f"Row {row}, field {name!r}: {faults.shown(value)} does not fit.",
+                f"Row {row}, field {name!r}: {shown(value)} does not fit.",
                 valid="An entity is text or a whole number.",
                 row=row,
                 field=name,

@@ -22,8 +22,15 @@ from loopwright.deploy.online.codecs.answered import rows_of, table_of
 from loopwright.deploy.online.codecs.arrow import Budget, arrays_of_table, check_rows, claimed_bytes
 from loopwright.deploy.online.codecs.base import Asked, Reply
 from loopwright.deploy.online.codecs.options import Options
-from loopwright.deploy.online.codecs.values import array_of, blocks, check_names, entities_of, misfit, no_rows
-from loopwright.deploy.online.faults import shown
+from loopwright.deploy.online.codecs.values import (
+    array_of,
+    blocks,
+    check_names,
+    entities_of,
+    misfit,
+    no_rows,
+    shown,
+)
 from loopwright.deploy.online.wire import WrongType
 from loopwright.errors import InvalidInput, listing
 from loopwright.records import Column, Signature
