@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -215,7 +213,8 @@ def test_arrow_types_that_hold_the_same_are_read() -> None:
         ({"town": pa.array(["a", None, "b"]).dictionary_encode()}, "town", "Row 1.*missing"),
         ({"town": pa.array([b"a", b"b", b"c"])}, "town", "Arrow's binary"),
         ({"at": pa.array([1, 2, 3])}, "at", "Arrow's int64"),
-        ({"at": pa.array([0, 2**62, 3], pa.timestamp("s"))}, "at", "Row 1.*outside the years"),
+        ({"at": pa.array([0, 2**58, 3], pa.timestamp("ms"))}, "at", "Row 1.*outside the years"),
+        ({"at": pa.array([0, 2**62, 3], pa.timestamp("us"))}, "at", "Row 1.*outside the years"),
         ({"flag": pa.array([[1], [2], [3]])}, "flag", "Arrow's list"),
     ],
 )
@@ -227,8 +226,6 @@ def test_a_wrong_value_of_a_table_is_named(
     table = as_table(ROWS, MIXED)
     for name, values in change.items():
         table = table.set_column(table.column_names.index(name), name, values)
-    if form is as_parquet and "uint64" not in str(table.schema) and "timestamp[s]" in str(table.schema):
-        pytest.skip("Parquet has no times in seconds")
     with pytest.raises(SchemaMismatch, match=rf"(?s){message}") as caught:
         read(form(table), ARROW_STREAM if form is as_stream else PARQUET)
     assert caught.value.attrs["field"] == field
@@ -406,30 +403,13 @@ def test_damaged_bodies_are_refused_and_nothing_else(at: int, data: st.DataObjec
     clean(lambda: read(changed, kind))
 
 
-def test_no_heavy_library_is_imported() -> None:
-    """Decoding and encoding import neither pandas nor MLflow nor scikit-learn, which a slim worker does without."""
-    code = """
-import sys
-import pyarrow as pa
-from loopwright.deploy.online.codecs.tables import ARROW_STREAM, CSV, PARQUET, Tables
-from codec_rows import MIXED, answers
-before = {"pandas", "mlflow", "sklearn"} & set(sys.modules)
-bodies = {name.encode(): bytes.fromhex(text) for name, text in (line.split() for line in sys.stdin)}
-for kind, body in bodies.items():
-    for accept in (b"", CSV, ARROW_STREAM, PARQUET):
-        codec = Tables(MIXED)
-        asked = codec.decode(body, {b"content-type": kind, b"accept": accept})
-        codec.encode(answers(MIXED), 0, asked)
-print(sorted({"pandas", "mlflow", "sklearn"} & set(sys.modules)))
-"""
-    sent = "\n".join(f"{kind.decode()} {body.hex()}" for body, kind in BODIES)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=sent,
-        text=True,
-        capture_output=True,
-        timeout=120,
-        check=False,
-        cwd="tests/support",
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+def test_a_wrong_byte_anywhere_in_the_facts_of_a_parquet_file_ends_no_process() -> None:
+    """Each byte of the footer may be another: the file is read or refused, and pyarrow does not abort."""
+    signature = Signature((Column("a", "double"), Column("t", "string")), Task.regression)
+    body = as_parquet(pa.table({"a": [1.0, 2.0], "t": ["x", "y"]}), store_schema=False)
+    footer = int.from_bytes(body[-8:-4], "little") + 8
+    for at in range(len(body) - footer, len(body)):
+        for change in (0x01, 0x02, 0x10, 0xFF):
+            changed = bytearray(body)
+            changed[at] ^= change
+            clean(lambda sent=changed: read(bytes(sent), PARQUET, signature))

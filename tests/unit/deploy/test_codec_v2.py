@@ -30,6 +30,7 @@ from loopwright.errors import InvalidInput, LoopwrightError, NotFound, SchemaMis
 from loopwright.records import Column, Signature, Task
 
 triton = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+utils = pytest.importorskip("tritonclient.utils", reason="tritonclient is not installed")
 
 DTYPES = {"double": "FP64", "float": "FP32", "long": "INT64", "integer": "INT32", "boolean": "BOOL"}
 
@@ -132,16 +133,10 @@ def test_null_is_what_is_missing_in_json(rows: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("dtype", ["FP64", "FP32", "INT32", "INT8", "UINT16", "FP16"])
 def test_one_table_of_numbers_holds_all_inputs(name: str, binary: bool, dtype: str) -> None:
     """One tensor of shape [n, k] under any name is the inputs in their order; smaller numbers become wider."""
-    values = np.array([[1, 2, 3], [4, 5, 6]], _numpy(dtype))
+    values = np.array([[1, 2, 3], [4, 5, 6]], utils.triton_to_np_dtype(dtype))
     made = columns_of(read([tensor(name, values, dtype, binary=binary)]), NUMBERS)
     assert {name: one.tolist() for name, one in made.items()} == {"a": [1, 4], "b": [2, 5], "c": [3, 6]}
     assert {one.dtype.str for one in made.values()} == {"<f8"}
-
-
-def _numpy(datatype: str) -> Any:
-    from tritonclient.utils import triton_to_np_dtype
-
-    return triton_to_np_dtype(datatype)
 
 
 def test_json_data_is_flat_or_nested() -> None:

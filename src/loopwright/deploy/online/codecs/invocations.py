@@ -14,12 +14,21 @@ from typing import Any
 import msgspec
 
 from loopwright.deploy.answers import Answers
-from loopwright.deploy.online import faults
 from loopwright.deploy.online.codecs.base import Asked, Reply, Row
 from loopwright.deploy.online.codecs.json_bodies import ABSENT, decoded, is_absent
 from loopwright.deploy.online.codecs.options import NAMES, Options, options_of
 from loopwright.deploy.online.codecs.tables import CSV, JSON, PARQUET, Tables, media_type
-from loopwright.deploy.online.codecs.values import TYPES, array_of, blocks, check_names, entities_of, no_rows
+from loopwright.deploy.online.codecs.values import (
+    TYPES,
+    array_of,
+    blocks,
+    check_names,
+    entities_of,
+    far,
+    no_rows,
+    shown,
+    too_far,
+)
 from loopwright.deploy.online.decode import Decoder
 from loopwright.deploy.online.wire import WrongType
 from loopwright.errors import InvalidInput, LoopwrightError, NotFound, SchemaMismatch, listing
@@ -32,6 +41,8 @@ CONTENT_TYPES = (JSON, CSV, PARQUET)
 IDS_HEADER = b"x-prediction-ids"
 #: Most ids that go into the header; proxies cut what is much longer.
 IDS_IN_HEADER = 64
+#: Orders of columns whose decoders are kept.
+_MOST_ORDERS = 32
 
 _VALID = f"A JSON object with exactly one of {', '.join(FORMS)}, and params."
 _encode = msgspec.json.Encoder().encode
@@ -75,17 +86,25 @@ class Invocations:
         self._columns = {column.name: column for column in signature.inputs}
         self._own_entity = entity if entity is not None and entity not in self._columns else None
         self._fields = [*signature.names, *([self._own_entity] if self._own_entity else [])]
+        self._times = [at for at, column in enumerate(signature.inputs) if column.type == "datetime"]
+        self._orders: dict[tuple[str, ...], msgspec.json.Decoder[Any]] = {}
         self._rows = self._row_decoder(list(signature.names))
         self._lists = self._list_decoder()
 
     def _row_decoder(self, names: list[str]) -> msgspec.json.Decoder[Any]:
-        """Return a decoder of lists of rows that have the values of these columns."""
+        """Return a decoder of lists of rows that have the values of these columns. A caller keeps to one order."""
+        known = self._orders.get(tuple(names))
+        if known is not None:
+            return known
         kinds = []
         for name in names:
             column = self._columns.get(name)
             kind = str | int | None if column is None else TYPES[column.type]
             kinds.append(kind if column is None or column.required else kind | None)
-        return msgspec.json.Decoder(list[tuple[tuple(kinds)]])  # type: ignore[misc]
+        made = msgspec.json.Decoder(list[tuple[tuple(kinds)]])  # type: ignore[misc]
+        if len(self._orders) < _MOST_ORDERS:
+            self._orders[tuple(names)] = made
+        return made
 
     def _list_decoder(self) -> msgspec.json.Decoder[Any]:
         """Return a decoder of one list for each column."""
@@ -159,7 +178,7 @@ class Invocations:
     def _of_one_column(self, raw: bytes, form: str) -> Asked:
         values = decoded(raw, _any, f"{form} is a list of rows.")
         if not isinstance(values, list):
-            raise InvalidInput(f"{form} is {faults.shown(values)}.", valid="It is a list of rows.")
+            raise InvalidInput(f"{form} is {shown(values)}.", valid="It is a list of rows.")
         if not values:
             raise no_rows()
         if len(self._columns) != 1:
@@ -198,7 +217,7 @@ class Invocations:
             if not isinstance(row, list) or len(row) != len(names):
                 has = f"has {len(row)} values" if isinstance(row, list) else "is no list"
                 raise SchemaMismatch(
-                    f"Row {number} is {faults.shown(row)}, which {has}.",
+                    f"Row {number} is {shown(row)}, which {has}.",
                     valid=f"It is a list of {len(names)} values: {listing(names)}.",
                     row=number,
                 )
@@ -210,6 +229,8 @@ class Invocations:
             rows, single = self._records.decode(raw)
         except InvalidInput as error:
             return self._of_records_slowly(raw, form, error)
+        except RecursionError:
+            raise InvalidInput(f"{form} is nested too deeply.", valid="It is a list of records.") from None
         if single:
             raise InvalidInput(f"{form} is one record.", valid="It is a list of records.")
         return self._asked_rows(rows)
@@ -263,7 +284,7 @@ class Invocations:
                 # What NumPy has as a column of a matrix.
                 values = found[name] = [one[0] for one in values]
             if not isinstance(values, list) or n not in {-1, len(values)}:
-                has = f"{len(values)} values" if isinstance(values, list) else faults.shown(values)
+                has = f"{len(values)} values" if isinstance(values, list) else shown(values)
                 raise SchemaMismatch(
                     f"The column {name!r} has {has}.", valid="All have a list of the same length.", field=name
                 )
@@ -274,6 +295,10 @@ class Invocations:
 
     def _asked_rows(self, rows: list[Row]) -> Asked:
         """Return rows that have the values of all fields, those of the entity last where it is no input."""
+        for at in self._times:
+            for number, row in enumerate(rows):
+                if far(row[at]):
+                    raise too_far(self.signature.inputs[at], number, row[at])
         return Asked(len(rows), rows=rows, entities=self._records.entities(rows))
 
     def _asked(self, columns: dict[str, list[Any]], n: int) -> Asked:
@@ -333,10 +358,11 @@ def _options(params: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _reordered(rows: list[Row], names: list[str], fields: list[str]) -> list[Row]:
     """Return rows in the order of the fields, with None for those that they do not have."""
+    places = {name: at for at, name in enumerate(names)}
     if len(names) == len(fields) and len(names) > 1:
-        pick = itemgetter(*(names.index(name) for name in fields))
+        pick = itemgetter(*(places[name] for name in fields))
         return [pick(row) for row in rows]
-    at = [names.index(name) if name in names else -1 for name in fields]
+    at = [places.get(name, -1) for name in fields]
     return [tuple(None if place < 0 else row[place] for place in at) for row in rows]
 
 
@@ -344,7 +370,7 @@ def _who(name: str, values: list[Any]) -> list[str | None]:
     for row, value in enumerate(values):
         if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
             raise SchemaMismatch(
-                f"Row {row}, field {name!r}: {faults.shown(value)} does not fit.",
+                f"Row {row}, field {name!r}: {shown(value)} does not fit.",
                 valid="An entity is text or a whole number.",
                 row=row,
                 field=name,

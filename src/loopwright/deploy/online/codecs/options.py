@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from loopwright.deploy.online.codecs.values import shown
 from loopwright.errors import InvalidInput
 
 __all__ = ["NAMES", "Options", "options_of"]
@@ -48,7 +49,7 @@ def options_of(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
         text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
         if not 0 < len(text) <= LONGEST:
             raise InvalidInput(
-                f"The parameter {name!r} is {repr(value)[:60]}.",
+                f"The parameter {name!r} is {shown(value)}.",
                 valid=f"It is text of 1 to {LONGEST} characters.",
                 field=name,
             )
@@ -57,7 +58,7 @@ def options_of(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     if wait is not None:
         if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 < wait < float("inf"):
             raise InvalidInput(
-                f"The parameter 'timeout_ms' is {repr(wait)[:60]}.",
+                f"The parameter 'timeout_ms' is {shown(wait)}.",
                 valid="It is a number of milliseconds above 0.",
                 field="timeout_ms",
             )

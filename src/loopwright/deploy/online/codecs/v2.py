@@ -29,6 +29,7 @@ from loopwright.deploy.online.codecs.values import (
     check_names,
     entities_of,
     no_rows,
+    shown,
     wrong_type,
 )
 from loopwright.errors import InvalidInput, LoopwrightError, NotFound, SchemaMismatch
@@ -183,7 +184,7 @@ class Inference:
             return {}
         if isinstance(wait, bool) or not isinstance(wait, int) or wait < 1:
             raise InvalidInput(
-                f"The parameter 'timeout' is {repr(wait)[:60]}.",
+                f"The parameter 'timeout' is {shown(wait)}.",
                 valid="It is a whole number of microseconds above 0.",
                 field="timeout",
             )
@@ -239,7 +240,7 @@ class Inference:
             left = 0 if binary is None else len(binary) - at
             if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= left:
                 raise InvalidInput(
-                    f"The tensor {one.name[:100]!r} has the binary_data_size {repr(size)[:60]}, and {left} bytes of binary "
+                    f"The tensor {one.name[:100]!r} has the binary_data_size {shown(size)}, and {left} bytes of binary "
                     "data are left.",
                     valid=f"The header {LENGTH.decode()} says where the JSON ends and binary data begins.",
                     field=one.name[:100],
@@ -423,7 +424,7 @@ def _count(one: _Input) -> int:
     datatype_of(one.datatype, name)
     if not 1 <= len(shape) <= 2 or min(shape) < 0 or max(shape) > 2**40 or (len(shape) == 2 and shape[1] < 1):
         raise SchemaMismatch(
-            f"The tensor {name!r} has the shape {repr(shape)[:100]}.",
+            f"The tensor {name!r} has the shape {shown(shape)}.",
             valid="Shapes are [n] and [n, k], with n and k from 1 on.",
             field=name,
         )
@@ -437,7 +438,7 @@ def _flag(parameters: Mapping[str, Any] | None, name: str, default: bool) -> boo
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise InvalidInput(f"The parameter {name!r} is {repr(value)[:60]}.", valid="It is true or false.")
+        raise InvalidInput(f"The parameter {name!r} is {shown(value)}.", valid="It is true or false.")
     return value
 
 

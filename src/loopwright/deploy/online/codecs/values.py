@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from loopwright.deploy.online.faults import FLOAT32, INT32, INT64, WORDS, shown
+from loopwright.deploy.online import faults
+from loopwright.deploy.online.faults import FLOAT32, INT32, INT64, WORDS
 from loopwright.errors import InvalidInput, NotFound, SchemaMismatch, listing
 from loopwright.records import Column, Signature
 from loopwright.registry.blocks import Blocks, blocks_of
@@ -26,10 +27,13 @@ __all__ = [
     "cast",
     "check_names",
     "entities_of",
+    "far",
     "gap",
     "misfit",
     "no_rows",
     "packed",
+    "shown",
+    "too_far",
     "wrong_type",
 ]
 
@@ -49,6 +53,15 @@ _EXACT = {"double": 2**53, "float": 2**24}
 #: Microseconds since 1970 of the years 1 to 9999, which is what a `datetime` can be.
 _FIRST_US = int(datetime(1, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 _LAST_US = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 1_000_000 + 999_999
+
+
+def shown(value: Any) -> str:
+    """Return a value as JSON for a message, cut to 60 characters."""
+    try:
+        return faults.shown(value)
+    except RecursionError:
+        # Just not too deep to be read, and too deep to be written from here.
+        return "something deeply nested"
 
 
 def no_rows() -> InvalidInput:
@@ -91,9 +104,10 @@ def check_names(names: Sequence[Any], signature: Signature, entity: str | None, 
     """
     known = [*signature.names, *([entity] if entity is not None and entity not in signature.names else [])]
     seen: set[str] = set()
+    all_known = set(known)
     for name in names:
         text = str(name)[:100]
-        if not isinstance(name, str) or name not in known:
+        if not isinstance(name, str) or name not in all_known:
             error = NotFound.among(what, text, known)
             hint = "Leave out the index: DataFrame.to_csv(..., index=False)." if name == "" else ""
             raise SchemaMismatch(
@@ -125,24 +139,32 @@ def array_of(column: Column, values: list[Any]) -> NDArray[Any]:
     SchemaMismatch
         A value does not fit; the message names the row and the value.
     """
+    kind = _LISTS[column.type]
     try:
-        return packed(column, msgspec.convert(values, _LISTS[column.type]))
+        return packed(column, msgspec.convert(values, kind))
     except msgspec.ValidationError:
-        return packed(column, [_leniently(column, row, value) for row, value in enumerate(values)])
+        lenient = _leniently(column, values)
+    try:
+        return packed(column, msgspec.convert(lenient, kind))
+    except msgspec.ValidationError as error:
+        row = faults.place(error)[0]
+        raise misfit(column, row, f"{shown(values[row])} does not fit") from None
 
 
-def _leniently(column: Column, row: int, value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer() and column.type in {"integer", "long"}:
-        value = int(value)
-    elif isinstance(value, str) and column.type == "datetime":
-        try:
-            return datetime.fromisoformat(value)
-        except ValueError:
-            raise misfit(column, row, f"{shown(value)} does not fit") from None
+def _leniently(column: Column, values: list[Any]) -> list[Any]:
+    """Return values with those put right that only tables write so; what does not fit stays as it is."""
+    if column.type in {"integer", "long"}:
+        return [int(one) if isinstance(one, float) and one.is_integer() else one for one in values]
+    if column.type == "datetime":
+        return [_moment(one) if isinstance(one, str) else one for one in values]
+    return values
+
+
+def _moment(text: str) -> datetime | str:
     try:
-        return msgspec.convert(value, TYPES[column.type] | None)
-    except msgspec.ValidationError:
-        raise misfit(column, row, f"{shown(value)} does not fit") from None
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return text
 
 
 def packed(column: Column, values: Sequence[Any]) -> NDArray[Any]:
@@ -167,20 +189,40 @@ def packed(column: Column, values: Sequence[Any]) -> NDArray[Any]:
     return np.array(values, dtype=np.float64 if whole else DTYPES[kind])
 
 
-def _moments(column: Column, values: Sequence[datetime | None]) -> NDArray[Any]:
+def far(value: datetime | None) -> bool:
+    """Return whether a time with an offset leaves the years 1 to 9999 in UTC."""
+    if value is None or value.tzinfo is None or 1 < value.year < 9999:
+        return False
     try:
-        plain = [
-            value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
-            for value in values
-        ]
+        value.astimezone(UTC)
     except OverflowError:
-        for row, value in enumerate(values):
-            try:
-                if value is not None and value.tzinfo:
-                    value.astimezone(UTC)
-            except OverflowError:
-                raise misfit(column, row, f"{value} is outside the years 1 to 9999 in UTC") from None
-        raise
+        return True
+    return False
+
+
+def too_far(column: Column, row: int, value: datetime) -> SchemaMismatch:
+    """Return the error for such a time."""
+    return misfit(column, row, f"{value} is outside the years 1 to 9999 in UTC")
+
+
+def _moments(column: Column, values: Sequence[datetime | None]) -> NDArray[Any]:
+    if all(value is not None and value.tzinfo is not None for value in values):
+        # Four times quicker than by way of NumPy's own conversion, and exact: below 2**51 microseconds, the two roundings
+        # together are less than half of one.
+        seconds = np.array([value.timestamp() for value in values if value is not None])
+        if len(seconds) and float(np.abs(seconds).max()) < 2**31:
+            return np.rint(seconds * 1e6).astype(np.int64).view("datetime64[us]")
+    plain: list[datetime | None] = []
+    for row, value in enumerate(values):
+        if value is None or value.tzinfo is None:
+            plain.append(value)
+        elif value.tzinfo is UTC:
+            # The usual case, without the six times dearer conversion.
+            plain.append(value.replace(tzinfo=None))
+        elif far(value):
+            raise too_far(column, row, value)
+        else:
+            plain.append(value.astimezone(UTC).replace(tzinfo=None))
     return np.array(plain, dtype="datetime64[us]")
 
 
