@@ -207,7 +207,7 @@ def _compare(bench: _Bench, mode: Mode, expected: Scores, manifest: Manifest) ->
     from loopwright.scoring import golden
 
     if mode is Mode.edge and not manifest.has_graph:
-        return ModeParity(str(mode), 0, 0.0, 0, f"not run: there is no ONNX graph ({manifest.reason})")
+        return ModeParity(str(mode), 0, 0.0, 0, f"not run: there is no ONNX graph ({manifest.graph_reason})")
     run: Callable[[], tuple[list[Answer], str]] = getattr(bench, mode)
     answers, how = run()
     found = _scores(answers, manifest)

@@ -151,6 +151,11 @@ class Manifest:
         """Whether the folder has an ONNX graph that was proven, whatever answers here."""
         return any(proof.runtime == "onnx" and proof.proven for proof in self.proofs)
 
+    @property
+    def graph_reason(self) -> str:
+        """What the proof of the ONNX graph says, or why none was tried."""
+        return next((proof.reason for proof in self.proofs if proof.runtime == "onnx"), self.reason)
+
 
 class Runtime(Protocol):
     """One way to compute a model. Loaded from a prepared folder; safe to call from several threads."""

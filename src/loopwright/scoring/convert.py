@@ -65,7 +65,7 @@ def _unused(model: Any, signature: Signature) -> tuple[str, ...]:
 def candidates(model: Any, signature: Signature, layout: Layout) -> Iterator[Graph | str]:
     """Convert an estimator in each precision worth trying; where that fails, give the reason as text instead.
 
-    Trees compare in float32 whatever they are given, so trees alone are tried in float32 first. Behind other steps,
+    Most trees compare in float32 whatever they are given, so trees alone are tried in float32 first. Behind other steps,
     which compute in float64, their input is cast just before them, as they do themselves: without that cast, a scaled
     value can fall on the other side of a threshold. Everything else is tried in float64 first. Where text and numbers
     meet in a column transformer, all columns of a kind go in as one input; a graph that cannot be made so is tried with
@@ -79,7 +79,7 @@ def candidates(model: Any, signature: Signature, layout: Layout) -> Iterator[Gra
     given = _best(model)
     trees, pipeline = is_trees(given), _last_pipeline(given)
     precisions: tuple[Precision, ...] = ("float64", "float32")
-    if trees and pipeline is None:
+    if trees and pipeline is None and not _is_hist(given):
         precisions = ("float32", "float64")
     feeds: tuple[Inputs, ...] = ("matrix",)
     if any(column.type == "string" for column in fed):
@@ -173,6 +173,10 @@ def is_trees(model: Any) -> bool:
     )
 
 
+def _is_hist(model: Any) -> bool:
+    return type(final_step(model)).__name__.startswith("HistGradientBoosting")
+
+
 def _portable(model: Any, order: list[str], layout: Layout) -> Any:
     """Return a copy whose inputs go by position: ONNX has no room for names with blanks and brackets."""
     model = copy.deepcopy(model)
@@ -185,6 +189,8 @@ def _portable(model: Any, order: list[str], layout: Layout) -> Any:
             if not (isinstance(part, str) and part == "drop")
         ]
     last = final_step(model)
+    if _is_hist(last) and any(last.is_categorical_ if last.is_categorical_ is not None else ()):
+        raise InvalidInput("its categories have no form in ONNX")
     if type(last).__module__.startswith("xgboost"):
         booster = last.get_booster()
         booster.feature_names = None
@@ -218,6 +224,7 @@ def _convert(
 ) -> Graph:
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 
+    _mend_hist_converters()
     _add_boosting_converters()
     number = DoubleTensorType if precision == "float64" else FloatTensorType
     texts = [column.name for column in fed if column.type == "string"]
@@ -258,6 +265,71 @@ def _is_classifier(model: Any) -> bool:
         return bool(is_classifier(model))
     except (AttributeError, TypeError) as error:
         raise InvalidInput(f"A {type(model).__name__} is no scikit-learn estimator.") from error
+
+
+class _Whole:
+    """What a converter writes its nodes to, with truth values as the whole numbers that ONNX wants."""
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    def add_node(self, *given: Any, **facts: Any) -> Any:
+        """Add a node."""
+        mended = {
+            name: [int(value) if isinstance(value, bool | np.bool_) else value for value in values]
+            if isinstance(values, list)
+            else values
+            for name, values in facts.items()
+        }
+        return self._container.add_node(*given, **mended)
+
+
+def _mend_hist_converters() -> None:
+    """Let skl2onnx 1.20 convert histogram-based boosting: it marks leaves with a False that onnx 1.23 refuses."""
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common.shape_calculator import (
+        calculate_linear_classifier_output_shapes,
+        calculate_linear_regressor_output_shapes,
+    )
+    from skl2onnx.operator_converters.random_forest import (
+        convert_sklearn_random_forest_classifier,
+        convert_sklearn_random_forest_regressor_converter,
+    )
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    pairs: list[tuple[Any, str, Any, Any, Any]] = [
+        (
+            HistGradientBoostingClassifier,
+            "SklearnHistGradientBoostingClassifier",
+            calculate_linear_classifier_output_shapes,
+            convert_sklearn_random_forest_classifier,
+            {
+                "zipmap": [True, False, "columns"],
+                "raw_scores": [True, False],
+                "output_class_labels": [False, True],
+                "nocl": [True, False],
+            },
+        ),
+        (
+            HistGradientBoostingRegressor,
+            "SklearnHistGradientBoostingRegressor",
+            calculate_linear_regressor_output_shapes,
+            convert_sklearn_random_forest_regressor_converter,
+            None,
+        ),
+    ]
+    for kind, alias, shapes, converter, options in pairs:
+        update_registered_converter(kind, alias, shapes, _mended(converter), options=options, overwrite=True)
+
+
+def _mended(converter: Any) -> Any:
+    def convert(scope: Any, operator: Any, container: Any) -> Any:
+        return converter(scope, operator, _Whole(container), op_version=3)
+
+    return convert
 
 
 def _add_boosting_converters() -> None:

@@ -18,9 +18,19 @@ import pandas as pd
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from four_modes import add_version, diabetes_version, native_version, new_project, serve, wine, wine_version
+from four_modes import (
+    add_version,
+    diabetes,
+    diabetes_version,
+    native_version,
+    new_project,
+    serve,
+    wine,
+    wine_version,
+)
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
@@ -102,7 +112,7 @@ def test_a_bundle_says_where_its_model_comes_from(project: Project, bundled: Pat
     assert manifest["signature"]["classes"] == ["anna", "bruno", "carla"]
     assert manifest["files"]["model.onnx"]["sha256"] == hashlib.sha256(files["model.onnx"]).hexdigest()
     assert len(json.loads(files["golden.json"])["rows"]) == 16
-    assert sum(map(len, files.values())) - len(files["model.onnx"]) < 16_000
+    assert sum(map(len, files.values())) - len(files["model.onnx"]) < 18_000
     event = Ledger.open(project).last("edge.bundled", "wine-edge")
     assert event is not None
     assert event.payload["sha256"] == hashlib.sha256(bundled.read_bytes()).hexdigest()
@@ -219,7 +229,7 @@ def test_names_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
 def test_a_model_without_a_graph_is_refused_with_the_reason(project: Project) -> None:
     """A version that only runs natively is not bundled, and the message says why it does."""
     version = native_version(project).version
-    with pytest.raises(InvalidInput, match=r"no ONNX graph \(float32: .*TreeEnsembleClassifier"):
+    with pytest.raises(InvalidInput, match=r"no ONNX graph \(float64: .*FunctionTransformer"):
         edge.bundle(project, "wine", version)
 
 
@@ -251,6 +261,20 @@ def test_a_regression_is_bundled_with_its_numbers(project: Project, tmp_path: Pa
     path = edge.bundle(both, "diabetes", 1, tmp_path / "d.tar.gz", valid_for=timedelta(days=1))
     report = edge.verify(path)
     assert (report.rows, report.label_flips) == (16, 0)
+
+
+def test_several_outputs_are_bundled(project: Project, tmp_path: Path) -> None:
+    """A model with two targets answers each row with a list of two numbers on the device too."""
+    table = diabetes().assign(twice=lambda frame: frame["target"] * 2)
+    model = LinearRegression().fit(table.drop(columns=["target", "twice"]), table[["target", "twice"]])
+    add_version(project, model, table, "target,twice", "both")
+    config = msgspec.toml.decode((project.root / "loopwright.toml").read_bytes())
+    config["model"]["both"] = {"target": "target,twice"}
+    own = Project(project.root, type(project.config).model_validate(config))
+    path = edge.bundle(own, "both", 1, tmp_path / "b.tar.gz")
+    rows = json.loads(archive.read(path)["golden.json"])["expected"]
+    assert [len(row["prediction"]) for row in rows] == [2] * 16
+    assert edge.verify(path).rows == 16
 
 
 def test_text_and_missing_values_reach_the_graph(project: Project, tmp_path: Path) -> None:

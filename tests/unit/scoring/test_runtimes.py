@@ -151,6 +151,17 @@ def test_trees_of_every_kind_regress_in_treelite(tmp_path: Path, kind: str) -> N
     np.testing.assert_allclose(runtime.score(rows, rows.rows).prediction, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("kind", REGRESSORS)
+def test_trees_of_every_kind_regress_compiled(project: Project, make: Make, kind: str) -> None:
+    """Each of them serves compiled, in whichever form gave the model's own numbers."""
+    frame = diabetes().drop(columns="twice")
+    model = fitted(REGRESSORS[kind](), frame)
+    scorer = served(project, make, model, frame)
+    assert scorer.runtime in {"onnx", "treelite"}, scorer.manifest.reason
+    expected = model.predict(frame.drop(columns="target"))
+    np.testing.assert_allclose(scorer.score(rows_of(scorer)).prediction, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["hist", "xgboost", "lightgbm"])
 def test_categories_of_every_kind_reach_treelite(tmp_path: Path, kind: str) -> None:
     """Categories of text and of numbers, gaps in them and values never seen mean in treelite what they mean natively."""
@@ -392,8 +403,9 @@ def test_a_pytorch_module_is_exported(project: Project, tmp_path: Path) -> None:
 
 def test_the_manifest_is_plain_json(project: Project, make: Make) -> None:
     """What serves and why can be read from `scorer.json` with any JSON reader."""
-    frame = iris()
-    scorer = served(project, make, fitted(HistGradientBoostingClassifier(max_iter=3), frame), frame)
+    frame = coloured(iris())
+    model = fitted(HistGradientBoostingClassifier(max_iter=3, categorical_features="from_dtype"), frame)
+    scorer = served(project, make, model, frame)
     facts = json.loads((scorer.folder / "scorer.json").read_text())
     assert facts["runtime"] == "treelite"
     assert [proof["runtime"] for proof in facts["proofs"]] == ["onnx", "treelite", "native"]

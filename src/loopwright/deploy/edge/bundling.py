@@ -89,7 +89,7 @@ def bundle(
         scorer = read_manifest(folder)
         if not scorer.has_graph:
             raise InvalidInput(
-                f"{target.model}/{target.version} cannot run on a device: it has no ONNX graph ({scorer.reason}).",
+                f"{target.model}/{target.version} cannot run on a device: it has no ONNX graph ({scorer.graph_reason}).",
                 valid="A bundle needs a version whose ONNX graph was proven on its replay rows.",
                 hint=f"loopwright model show {target.model} {target.version}",
             )

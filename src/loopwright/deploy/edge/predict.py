@@ -37,6 +37,7 @@ class Predictor:
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.columns = manifest["signature"]["inputs"]
         self.classes = manifest["signature"]["classes"]
+        self._several = bool(manifest["signature"].get("outputs"))
         self._graph = manifest["graph"]
         self._unused = set(self._graph.get("unused", ()))
         self._taken = [given.name for given in self._session.get_inputs()]
@@ -101,7 +102,8 @@ class Predictor:
         return [np.nan if value is None else value for value in values]
 
     def _labels(self, found: Any) -> list[Any]:
-        labels = np.asarray(found).reshape(-1)
+        labels = np.asarray(found)
+        labels = labels.reshape(len(labels), -1) if self._several else labels.reshape(-1)
         if not self.classes:
             return labels.astype(np.float64).tolist()
         return labels.astype(np.array(self.classes).dtype).tolist()

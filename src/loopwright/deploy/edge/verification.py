@@ -191,6 +191,8 @@ def _compare(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> tup
             ]
         elif isinstance(want["prediction"], float):
             pairs = [(want["prediction"], got["prediction"])]
+        elif isinstance(want["prediction"], list) and isinstance(want["prediction"][0], float):
+            pairs = list(zip(want["prediction"], got["prediction"], strict=True))
         else:
             pairs = []
         if "probability" in want or not pairs:
