@@ -68,6 +68,7 @@ class Decoder:
         self._one = msgspec.json.Decoder(kind)
         self._many = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
         self._blocks, self._others = _blocks(signature.inputs)
+        self._whole = {column.name for column in signature.inputs if column.type in {"integer", "long"}}
 
     def decode(self, body: bytes | bytearray) -> tuple[list[Row], bool]:
         """Return the rows of a body, and whether it was a single record and no list.
@@ -81,14 +82,23 @@ class Decoder:
         """
         single = body.lstrip()[:1] != b"["
         try:
-            if single:
-                return [msgspec.structs.astuple(self._one.decode(body))], True
-            rows = list(map(msgspec.structs.astuple, self._many.decode(body)))
+            rows = self._typed(body, single)
         except (ValueError, RecursionError) as error:
-            raise faults.explain(body, self.signature, self._fields, error) from None
+            whole = self._whole and _whole(body, self._whole)
+            if not whole:
+                raise faults.explain(body, self.signature, self._fields, error) from None
+            try:
+                rows = self._typed(whole, single)
+            except (ValueError, RecursionError) as other:
+                raise faults.explain(whole, self.signature, self._fields, other) from None
         if not rows:
             raise InvalidInput("The list has no records.", valid="Send at least one record.")
-        return rows, False
+        return rows, single
+
+    def _typed(self, body: bytes | bytearray, single: bool) -> list[Row]:
+        if single:
+            return [msgspec.structs.astuple(self._one.decode(body))]
+        return list(map(msgspec.structs.astuple, self._many.decode(body)))
 
     def entities(self, rows: Sequence[Row]) -> list[str | None] | None:
         """Return who each row is about, None where a row does not say; None when no row can say."""
@@ -113,6 +123,27 @@ def _matrix(dtype: Any, pick: _Pick, rows: Sequence[Row], width: int) -> NDArray
     except TypeError:
         # A missing number: NumPy reads None as NaN only from lists.
         return np.array([pick(row) for row in rows], dtype)
+
+
+def _whole(body: bytes | bytearray, names: set[str]) -> bytes:
+    """Return a body whose whole numbers are written as such: 3.0 is one to JSON. Empty when there is none to mend."""
+    try:
+        value = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return b""
+    found = False
+    for record in value if isinstance(value, list) else [value]:
+        if not isinstance(record, dict):
+            return b""
+        for name in names & record.keys():
+            one = record[name]
+            if isinstance(one, float) and one.is_integer():
+                record[name] = int(one)
+                found = True
+    try:
+        return msgspec.json.encode(value) if found else b""
+    except (ValueError, OverflowError, RecursionError):
+        return b""  # a number that no field takes: the reason is found in the body as it came
 
 
 def _field(number: int, column: Column) -> tuple[str, Any] | tuple[str, Any, Any]:

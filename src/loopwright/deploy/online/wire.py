@@ -103,7 +103,8 @@ def details_of(headers: Mapping[bytes, bytes]) -> Details:
     found.entity = text(headers.get(b"x-entity", b""))
     found.request_id = text(headers.get(b"x-request-id", b""))
     found.variant = text(headers.get(b"x-variant", b""))
-    if timeout := headers.get(b"x-timeout-ms"):
+    timeout = headers.get(b"x-timeout-ms")
+    if timeout is not None:
         found.timeout_s = timeout_s(text(timeout), "The header x-timeout-ms")
     if trace := headers.get(b"traceparent"):
         # A broken one is another system's fault and no reason to refuse.
