@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -103,7 +104,7 @@ def test_labels_states_and_errors(served: tuple[str, Project]) -> None:
 def test_a_key_is_sent_where_one_is_needed(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a key in the ledger, a client without it is refused, and one with it, or with it in the environment, is not."""
+    """Once there is a key, clients without it are refused, and a browser is asked for it before it is shown any row."""
     from loopwright.deploy.online import keys
 
     project = served_project(tmp_path_factory.mktemp("keys"), NAME)
@@ -121,6 +122,17 @@ def test_a_key_is_sent_where_one_is_needed(
             client.predict(NAME, row)
         with lw.Client(url, api_key=key) as client:
             assert client.predict(NAME, row)["model"] == "churn"
+        browser = {"accept": "text/html,*/*;q=0.8"}
+        for path in ("/", f"/try/{NAME}"):
+            door = httpx.get(url + path, headers=browser)
+            assert (door.status_code, door.headers["www-authenticate"]) == (401, "Bearer")
+            assert 'id="door"' in door.text
+            assert "Aachen" not in door.text
+            page = httpx.get(url + path, headers=browser | {"x-api-key": key})
+            assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+            assert "content-security-policy" in page.headers
+            assert httpx.get(url + path).json()["error"]["code"] == "unauthorized"
+        assert "Aachen" in page.text
         monkeypatch.setenv("LOOPWRIGHT_API_KEY", key)
         with lw.Client(url) as client:
             assert client.predict(NAME, row)["model"] == "churn"

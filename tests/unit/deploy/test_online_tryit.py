@@ -7,12 +7,14 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pytest
 from described_deployments import COLUMNS, mixed, quantiles
 
 from loopwright.deploy.online import tryit
 from loopwright.deploy.online.described import Described
 from loopwright.records import Column, Signature, Task
+from loopwright.registry.profile import numeric_profile
 
 
 class Parsed(HTMLParser):
@@ -103,6 +105,22 @@ def test_every_input_has_a_field_of_its_kind() -> None:
         "candidate",
     ]
     assert len(page.all("svg")) == 4
+
+
+def test_the_histogram_has_every_bin() -> None:
+    """Few distinct values, ties at the ends and a constant are drawn with a bar for each bin, within the picture."""
+    for values in (
+        [1.0, 1.0, 2.0, 3.0, 3.0],
+        [0.0] * 50 + list(range(30)),
+        [5.0] * 9,
+        list(np.arange(500.0)),
+    ):
+        seen = numeric_profile("x", np.array(values, dtype=float))
+        drawn = re.findall(r'<rect x="([\d.-]+)" y="([\d.-]+)" width="([\d.]+)"', tryit._spread(seen))
+        bars, base = drawn[:-1], drawn[-1]
+        assert base == ("0", "15", "100")
+        assert len(bars) == len(seen.counts)
+        assert all(0 <= float(x) <= 100 and 1 <= float(y) <= 15 for x, y, _ in bars)
 
 
 def test_names_and_values_cannot_break_out() -> None:

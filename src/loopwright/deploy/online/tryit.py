@@ -261,7 +261,7 @@ def _spread(seen: ColumnProfile) -> str:
     """Return the training data's histogram as a picture 100 wide and 16 high, with a line for the value in the form."""
     low, high = seen.minimum or 0.0, seen.maximum or 0.0
     width = (high - low) or 1.0
-    ends = [low, *(edge for edge in seen.edges if low < edge < high), high]
+    ends = [low, *(min(max(edge, low), high) for edge in seen.edges), high]
     bars = ""
     if len(seen.counts) == len(ends) - 1:
         dense = [
@@ -271,7 +271,7 @@ def _spread(seen: ColumnProfile) -> str:
         most = max(dense) or 1.0
         for share, left, right in zip(dense, ends, ends[1:], strict=False):
             tall = 14 * (share / most) ** 0.5
-            x, wide = 100 * (left - low) / width, 100 * (right - left) / width
+            x, wide = 100 * (left - low) / width, max(100 * (right - left) / width, 1)
             bars += f'<rect x="{x:.2f}" y="{15 - tall:.2f}" width="{wide:.2f}" height="{tall:.2f}"/>'
     return (
         '<svg class="spread" viewBox="0 0 100 16" preserveAspectRatio="none" aria-hidden="true">'

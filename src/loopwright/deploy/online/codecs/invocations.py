@@ -26,6 +26,7 @@ from loopwright.deploy.online.codecs.values import (
     entities_of,
     far,
     no_rows,
+    packed,
     shown,
     too_far,
 )
@@ -260,17 +261,14 @@ class Invocations:
     def _of_lists(self, raw: bytes, form: str) -> Asked:
         """Return rows from one list for each column; values that are no lists are one row."""
         try:
-            lists = msgspec.structs.asdict(self._lists.decode(raw))
-            columns = {name: lists[f"f{at}"] for at, name in enumerate(self._fields)}
-            lengths = {len(values) for values in columns.values() if values is not None}
-            if lengths and lengths != {0} and len(lengths) == 1:
-                n = lengths.pop()
-                gaps = [None] * n
-                rows = list(zip(*(gaps if one is None else one for one in columns.values()), strict=True))
-                return self._asked_rows(rows)
+            found = msgspec.structs.astuple(self._lists.decode(raw))
         except (ValueError, RecursionError):
-            pass
-        return self._of_lists_slowly(raw, form)
+            return self._of_lists_slowly(raw, form)
+        lists = {name: values for name, values in zip(self._fields, found, strict=True) if values is not None}
+        lengths = {len(values) for values in lists.values()}
+        if len(lengths) != 1 or 0 in lengths:
+            return self._of_lists_slowly(raw, form)
+        return self._asked(lists, lengths.pop(), checked=True)
 
     def _of_lists_slowly(self, raw: bytes, form: str) -> Asked:
         valid = f"{form} is a list of rows, or an object with a list of values for each column."
@@ -301,14 +299,15 @@ class Invocations:
                     raise too_far(self.signature.inputs[at], number, row[at])
         return Asked(len(rows), rows=rows, entities=self._records.entities(rows))
 
-    def _asked(self, columns: dict[str, list[Any]], n: int) -> Asked:
-        """Return columns of what JSON has for values."""
+    def _asked(self, columns: dict[str, list[Any]], n: int, *, checked: bool = False) -> Asked:
+        """Return columns of what JSON has for values; `checked` where a typed decoder made them."""
         entities: list[str | None] | None = None
         if self._own_entity is not None:
             entities = [None] * n
             if self._own_entity in columns:
                 entities = _who(self._own_entity, columns.pop(self._own_entity))
-        typed = {name: array_of(self._columns[name], values) for name, values in columns.items()}
+        make = packed if checked else array_of
+        typed = {name: make(self._columns[name], values) for name, values in columns.items()}
         made = blocks(typed, self.signature, n)
         if self.entity is not None and self._own_entity is None:
             entities = entities_of(self._columns[self.entity], made[self.entity])
