@@ -7,7 +7,7 @@ the reason in a way that can name the row, the field and the value.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 from operator import itemgetter
 from typing import Annotated, Any
@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loopwright.deploy.online import faults
+from loopwright.deploy.online.codecs.base import Row
+from loopwright.deploy.online.codecs.values import packed
 from loopwright.errors import InvalidInput
 from loopwright.records import Column, Signature
 from loopwright.registry.blocks import Blocks, in_block
 from loopwright.registry.columns import DTYPES
 
-__all__ = ["Decoder", "Row"]
+__all__ = ["Decoder"]
 
-#: The values of one row: the inputs in the signature's order, and what names its entity where that is no input.
-Row = tuple[Any, ...]
 _Pick = Callable[[Row], Any]
 
 _TYPES: dict[str, Any] = {
@@ -111,7 +111,7 @@ class Decoder:
         """Return n >= 1 rows as columns, as `Scorer.score` takes them; the same blocks as `blocks_of` makes."""
         n = len(rows)
         made = tuple((names, _matrix(dtype, pick, rows, len(names))) for dtype, names, pick in self._blocks)
-        others = {column.name: _array(column, [row[at] for row in rows]) for column, at in self._others}
+        others = {column.name: packed(column, [row[at] for row in rows]) for column, at in self._others}
         return Blocks(n, made, others)
 
 
@@ -177,20 +177,3 @@ def _leading(n: int) -> _Pick:
 def _several(places: list[int]) -> _Pick:
     only = places[0]
     return itemgetter(*places) if len(places) > 1 else lambda row: (row[only],)
-
-
-def _array(column: Column, values: list[Any]) -> NDArray[Any]:
-    if column.type == "datetime":
-        return np.array([_moment(value) for value in values], dtype="datetime64[us]")
-    if column.type in {"string", "boolean"}:
-        made = np.empty(len(values), dtype=object)
-        made[:] = values
-        return made
-    # A whole number that is missing has no value of its own type.
-    return np.array(values, dtype=np.float64 if None in values else DTYPES[column.type])
-
-
-def _moment(value: datetime | None) -> np.datetime64:
-    if value is None:
-        return np.datetime64("NaT", "us")
-    return np.datetime64(value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value, "us")

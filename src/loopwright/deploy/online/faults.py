@@ -53,7 +53,10 @@ def explain(
         return _out_of_range(error)
     except (ValueError, RecursionError) as problem:
         return not_json(body, problem)
-    for row, record in enumerate(value if isinstance(value, list) else [value]):
+    records = value if isinstance(value, list) else [value]
+    # The decoder stops at the first wrong record: of a million, the others need not be looked at.
+    first = min(place(error)[0], max(len(records) - 1, 0))
+    for row, record in [*enumerate(records[first : first + 1], first), *enumerate(records)]:
         found = _record(record, row, signature, fields)
         if found:
             return found
@@ -93,7 +96,11 @@ def place(error: Exception) -> tuple[int, str]:
 
 def shown(value: Any) -> str:
     """Return a value as JSON for a message, cut to 60 characters."""
-    text = msgspec.json.encode(value).decode()
+    try:
+        text = msgspec.json.encode(value).decode()
+    except RecursionError:
+        # Just not too deep to be read, and too deep to be written from here.
+        return "something deeply nested"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loopwright.deploy.online import faults
-from loopwright.deploy.online.faults import FLOAT32, INT32, INT64, WORDS
+from loopwright.deploy.online.faults import FLOAT32, INT32, INT64, WORDS, shown
 from loopwright.errors import InvalidInput, NotFound, SchemaMismatch, listing
 from loopwright.records import Column, Signature
 from loopwright.registry.blocks import Blocks, blocks_of
@@ -53,15 +53,6 @@ _EXACT = {"double": 2**53, "float": 2**24}
 #: Microseconds since 1970 of the years 1 to 9999, which is what a `datetime` can be.
 _FIRST_US = int(datetime(1, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 _LAST_US = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()) * 1_000_000 + 999_999
-
-
-def shown(value: Any) -> str:
-    """Return a value as JSON for a message, cut to 60 characters."""
-    try:
-        return faults.shown(value)
-    except RecursionError:
-        # Just not too deep to be read, and too deep to be written from here.
-        return "something deeply nested"
 
 
 def no_rows() -> InvalidInput:
