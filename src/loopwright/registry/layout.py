@@ -64,6 +64,10 @@ def _marked(field: Field, values: NDArray[Any]) -> NDArray[Any]:
     return np.array([np.nan if value is None else value for value in values], dtype=object)
 
 
+#: How pandas 3 calls its own type of text.
+_TEXT_TYPE: Any = "str"
+
+
 def _series(field: Field, values: NDArray[Any]) -> Any:
     import pandas as pd
 
@@ -72,6 +76,9 @@ def _series(field: Field, values: NDArray[Any]) -> Any:
     if field.dtype == "object":
         # Given an array of objects that are all text, pandas 3 would make a column of its own text type.
         return pd.Series(_marked(field, values), dtype=object)
+    if field.dtype == "str" and values.dtype == object:
+        # Six times as quick as by way of a series, and a single row pays it for each column.
+        return pd.array(values, dtype=_TEXT_TYPE)
     if str(values.dtype) == field.dtype:
         return values
     series: Any = pd.Series(values)

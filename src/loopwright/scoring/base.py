@@ -69,7 +69,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long a runtime took for one batch of `rows` rows on the machine that prepared it: the fastest of some."""
+    """How long a runtime took for one batch of `rows` rows on the machine that prepared it: the median of some."""
 
     runtime: str
     rows: int

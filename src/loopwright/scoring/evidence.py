@@ -20,6 +20,7 @@ from loopwright.ledger import Ledger
 from loopwright.records import Column, DatasetRef, ModelVersion, Signature, Task
 from loopwright.registry.artifacts import EXTRA, LAYOUT, PROFILE, REPLAY, Shape
 from loopwright.registry.columns import arrays_of
+from loopwright.registry.description import targets_of
 from loopwright.registry.estimator import classes_of, outputs_of, task_of
 from loopwright.registry.layout import Layout, plain_layout
 from loopwright.registry.origin import training_of
@@ -120,9 +121,13 @@ def _example(folder: Path, inputs: tuple[Column, ...]) -> dict[str, NDArray[Any]
 def _by_hand(project: Project, version: ModelVersion, folder: Path, model: Any) -> Evidence:
     declared = _declared_inputs(folder, model)
     table, training = _training_rows(project, version, tuple(column.name for column in declared))
-    target = _target(project, version.model, table, declared)
-    own = table is not None and not isinstance(model, PyfuncModel) and target in table.column_names
-    if own and (described := _described(model, table, target, declared, training)):
+    target = _target(project, version.model, table, declared, _declared_outputs(folder))
+    known = table is not None and set(targets_of(target, table.column_names)) <= set(table.column_names)
+    if (
+        known
+        and not isinstance(model, PyfuncModel)
+        and (described := _described(model, table, target, declared, training))
+    ):
         return described
     signature = _signature(folder, model, declared, target)
     container: Literal["frame", "matrix"] = (
@@ -151,7 +156,7 @@ def _described(
     from loopwright.registry.description import describe
 
     names = [column.name for column in declared if column.name in table.column_names]
-    kept = [*names, target] if names else table.column_names
+    kept = [*names, *targets_of(target, table.column_names)] if names else table.column_names
     try:
         described = describe(model, table.select(kept).to_pandas(), target)
     except LoopwrightError:
@@ -185,14 +190,26 @@ def _declared_inputs(folder: Path, model: Any) -> tuple[Column, ...]:
     return tuple(Column(f"x{position}", "double") for position in range(int(count))) if count else ()
 
 
-def _target(project: Project, name: str, table: pa.Table | None, declared: tuple[Column, ...]) -> str:
-    """Return the target: as configured, else the one column of the dataset that is no input."""
+def _target(
+    project: Project,
+    name: str,
+    table: pa.Table | None,
+    declared: tuple[Column, ...],
+    outputs: list[tuple[str, str]],
+) -> str:
+    """Return the target: as configured, else the one column of the dataset that is no input.
+
+    Of a model with several outputs, those columns that are called as they are.
+    """
     if name in project.config.model:
         return project.config.model[name].target
     if table is not None and declared:
         rest_of = [column for column in table.column_names if column not in {item.name for item in declared}]
         if len(rest_of) == 1:
             return str(rest_of[0])
+        several = [output for output, _ in outputs]
+        if len(several) > 1 and set(several) <= set(rest_of):
+            return ",".join(several)
     return "target"
 
 

@@ -29,8 +29,8 @@ class _Assembly:
         self._names = names
         self._dtype = dtype
         self._at = {name: place for place, name in enumerate(names)}
-        self._seen: tuple[tuple[str, ...], ...] = ()
-        self._moves: tuple[list[_Move], list[str]] = ([], [])
+        #: The blocks that were last met, and where their columns go. One value: another thread may replace it.
+        self._known: tuple[tuple[tuple[str, ...], ...], list[_Move], list[str]] = ((), [], [])
 
     def matrix(self, columns: Mapping[str, NDArray[Any]], rows: int) -> NDArray[Any]:
         """Return the columns as one matrix of shape (rows, columns) in C order; KeyError names one that is absent."""
@@ -46,12 +46,12 @@ class _Assembly:
 
     def _gathered(self, columns: Blocks, rows: int) -> NDArray[Any]:
         seen = tuple([names for names, _ in columns.blocks])
-        if seen != self._seen:
+        known = self._known
+        if seen != known[0]:
             # Which block goes where is worked out once: the blocks of one signature are always the same.
-            self._moves = self._plan(seen)
-            self._seen = seen
+            self._known = known = (seen, *self._plan(seen))
         made = np.empty((rows, len(self._names)), self._dtype)
-        moves, single = self._moves
+        _, moves, single = known
         for block, there, here in moves:
             matrix = columns.blocks[block][1]
             made[:, there] = matrix if here is None else matrix[:, here]

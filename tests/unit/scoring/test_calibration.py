@@ -22,11 +22,11 @@ from sklearn.preprocessing import FunctionTransformer
 from loopwright import scoring
 from loopwright.config import Project
 from loopwright.errors import SchemaMismatch
-from loopwright.records import ModelVersion
+from loopwright.records import Column, ModelVersion
 from loopwright.registry import arrays_of
 from loopwright.registry.blocks import Blocks, blocks_of
 from loopwright.scoring.base import Band, Manifest, Timing
-from loopwright.scoring.calibration import SIZES, bands_of
+from loopwright.scoring.calibration import SIZES, _batches, bands_of
 from loopwright.scoring.golden import read_rows
 
 pytestmark = [
@@ -83,6 +83,18 @@ def test_sizes_that_took_too_long_count_in_proportion() -> None:
     bands = bands_of(timings(onnx=[10, 1e6], native=[5e4, 6e4, 7e4, 8e4]), ("onnx", "native"))
     assert bands[-1] == Band("native")
     assert bands[0].runtime == "onnx"
+
+
+def test_each_call_that_is_timed_gets_other_rows() -> None:
+    """Batches are of the size asked for, go through all rows before one comes again, and wrap around at the end."""
+    whole = blocks_of({"a": np.arange(100.0)}, (Column("a", "double"),), 100)
+    singles = _batches(whole, 1)
+    assert [batch["a"].tolist() for batch in singles] == [[float(row)] for row in range(100)]
+    sixteens = _batches(whole, 16)
+    assert {batch.rows for batch in sixteens} == {16}
+    assert np.concatenate([batch["a"] for batch in sixteens])[:100].tolist() == list(range(100))
+    [large] = _batches(whole, 256)
+    assert np.bincount(large["a"].astype(int)).tolist() == [3] * 56 + [2] * 44
 
 
 def prepared(project: Project, make: Make, frame: pd.DataFrame, model: Any = None) -> Path:

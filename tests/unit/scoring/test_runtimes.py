@@ -367,12 +367,7 @@ def test_a_pytorch_module_is_exported(project: Project, tmp_path: Path) -> None:
     """A module logged with MLflow's PyTorch flavor runs as ONNX once it has rows to be proven on."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
     import mlflow.pytorch
-    import pyarrow as pa
     from mlflow.models import infer_signature
-
-    from loopwright.ledger import Ledger
-    from loopwright.lineage import snapshot
-    from loopwright.lineage.digests import digest_of
 
     frame = diabetes().drop(columns="twice").astype(np.float32)
     features = frame.drop(columns="target")
@@ -390,15 +385,114 @@ def test_a_pytorch_module_is_exported(project: Project, tmp_path: Path) -> None:
             pip_requirements=["torch"],
             serialization_format="pickle",
         )
-        training = snapshot(project, pa.Table.from_pandas(frame, preserve_index=False), "t", "")
-        ledger = Ledger.open(project)
-        made = ModelVersion("net", 1, "", str(folder), digest_of(folder), None, training, 0)
-        ledger.put("model_version", made.ref, made)
-        ledger.close()
-        scorer = scoring.load(scoring.prepare(project, "net", 1))
+        by_hand(project, folder, frame)
+        scorer = scoring.load(scoring.prepare(project, "hand", 1))
     assert scorer.runtime == "onnx", scorer.manifest.reason
     np.testing.assert_allclose(scorer.score(rows_of(scorer)).prediction, answers[:, 0], rtol=1e-4, atol=1e-5)
     shutil.rmtree(scorer.folder / "native", ignore_errors=True)
+
+
+def by_hand(project: Project, folder: Path, frame: pd.DataFrame) -> ModelVersion:
+    """Return a version that only MLflow's files and a dataset are known of."""
+    import pyarrow as pa
+
+    from loopwright.ledger import Ledger
+    from loopwright.lineage import snapshot
+    from loopwright.lineage.digests import digest_of
+
+    training = snapshot(project, pa.Table.from_pandas(frame, preserve_index=False), "t", "")
+    made = ModelVersion("hand", 1, "", str(folder), digest_of(folder), None, training, 0)
+    ledger = Ledger.open(project)
+    ledger.put("model_version", made.ref, made)
+    ledger.close()
+    return made
+
+
+def test_several_outputs_registered_by_hand_are_found(project: Project, tmp_path: Path) -> None:
+    """Two outputs that the `MLmodel` names are the targets of the dataset, and the model is compiled like any other."""
+    import mlflow.sklearn
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    frame = diabetes()
+    model = fitted(LinearRegression(), frame, "target,twice")
+    features = list(frame.columns.drop(["target", "twice"]))
+    signature = ModelSignature(
+        Schema([ColSpec("double", name) for name in features]),
+        Schema([ColSpec("double", "target"), ColSpec("double", "twice")]),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.sklearn.save_model(
+            model,
+            str(tmp_path / "model"),
+            serialization_format="cloudpickle",
+            signature=signature,
+            pip_requirements=[],
+        )
+    by_hand(project, tmp_path / "model", frame)
+    scorer = scoring.load(scoring.prepare(project, "hand", 1))
+    assert (scorer.runtime, scorer.signature.outputs) == ("onnx", ("target", "twice"))
+    assert scorer.signature.names == tuple(features)
+    np.testing.assert_allclose(scorer.score(rows_of(scorer)).prediction, model.predict(frame[features]))
+
+
+def test_any_pyfunc_with_several_outputs_is_served(project: Project, tmp_path: Path) -> None:
+    """A model of MLflow's general kind answers with as many columns as its signature declares."""
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    class Bounds(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+            return pd.DataFrame({"low": model_input["bmi"] - 1, "high": model_input["bmi"] + 1})
+
+    frame = diabetes()[["bmi", "target"]]
+    signature = ModelSignature(
+        Schema([ColSpec("double", "bmi")]), Schema([ColSpec("double", "low"), ColSpec("double", "high")])
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(
+            str(tmp_path / "model"), python_model=Bounds(), signature=signature, pip_requirements=[]
+        )
+        by_hand(project, tmp_path / "model", frame)
+        scorer = scoring.load(scoring.prepare(project, "hand", 1))
+        scorer.verify()
+        found = scorer.score(rows_of(scorer)).prediction
+    assert (scorer.runtime, scorer.signature.outputs) == ("native", ("low", "high"))
+    np.testing.assert_allclose(found, np.c_[frame["bmi"] - 1, frame["bmi"] + 1])
+
+
+def test_threads_do_not_mix_rows(project: Project, make: Make, tmp_path: Path) -> None:
+    """Many threads with batches of their own get their own answers, in both compiled runtimes, also from other blocks."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    frame = (
+        iris()
+        .rename(columns=lambda name: name.replace(" (cm)", "").replace(" ", "_"))
+        .assign(n=np.arange(150))
+    )
+    model = fitted(HistGradientBoostingClassifier(max_iter=5), frame)
+    graph = served(project, make, model, frame)
+    assert graph.runtime == "onnx"
+    forest, rows = in_treelite(tmp_path, model, frame, "target")
+    expected = model.predict_proba(frame.drop(columns="target"))
+    inputs = graph.signature.inputs
+    turned = blocks_of(dict(rows), tuple(reversed(inputs)), rows.rows)
+
+    def ask(seed: int) -> bool:
+        rng = np.random.default_rng(seed)
+        for turn in range(60):
+            at = rng.integers(0, 150, rng.integers(1, 40))
+            part = (rows, turned)[turn % 2].take(at)
+            found = graph.score(part) if turn % 3 else forest.score(part, len(at))
+            if not np.allclose(np.asarray(found.probability), expected[at], rtol=0, atol=1e-6):
+                return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(8)))
 
 
 def test_the_manifest_is_plain_json(project: Project, make: Make) -> None:

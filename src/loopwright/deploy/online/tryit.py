@@ -260,7 +260,9 @@ def _range(column: Column, seen: ColumnProfile | None) -> tuple[float, float] | 
 def _spread(seen: ColumnProfile) -> str:
     """Return the training data's histogram as a picture 100 wide and 16 high, with a line for the value in the form."""
     low, high = seen.minimum or 0.0, seen.maximum or 0.0
-    width = (high - low) or 1.0
+    if low == high:
+        low, high = low - 0.5, high + 0.5  # a constant stands in the middle
+    width = high - low
     ends = [low, *(min(max(edge, low), high) for edge in seen.edges), high]
     bars = ""
     if len(seen.counts) == len(ends) - 1:
