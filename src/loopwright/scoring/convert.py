@@ -68,8 +68,8 @@ def candidates(model: Any, signature: Signature, layout: Layout) -> Iterator[Gra
     Most trees compare in float32 whatever they are given, so trees alone are tried in float32 first. Behind other steps,
     which compute in float64, their input is cast just before them, as they do themselves: without that cast, a scaled
     value can fall on the other side of a threshold. Everything else is tried in float64 first. Where text and numbers
-    meet in a column transformer, all columns of a kind go in as one input; a graph that cannot be made so is tried with
-    one input for each column.
+    meet in a column transformer, all columns of a kind go in as one input; a graph that cannot be made so, or is not
+    proven, is tried with one input for each column.
     """
     if getattr(model, "network", None) is not None:
         yield _exported(model.network, signature)
@@ -96,8 +96,6 @@ def candidates(model: Any, signature: Signature, layout: Layout) -> Iterator[Gra
                 yield f"{precision}: {type(error).__name__}: {text[:120]}"
             else:
                 yield graph
-                # One that is not proven computes the same when it is fed otherwise.
-                break
 
 
 def _exported(network: Any, signature: Signature) -> Graph | str:
@@ -247,7 +245,7 @@ def _convert(
 def _graph(model: Any, types: list[tuple[str, Any]], *, classifier: bool) -> Any:
     from skl2onnx import convert_sklearn
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _columns_in_order():
         warnings.simplefilter("ignore")
         if classifier:
             # Without the option each row's probabilities come as a dictionary. Classifiers that have none lack it.
@@ -256,6 +254,32 @@ def _graph(model: Any, types: list[tuple[str, Any]], *, classifier: bool) -> Any
                     model, initial_types=types, options={"zipmap": False}, target_opset=OPSET
                 )
         return convert_sklearn(model, initial_types=types, target_opset=OPSET)
+
+
+@contextlib.contextmanager
+def _columns_in_order() -> Iterator[None]:
+    """Let skl2onnx (1.20) pick columns also where a transformer takes all of an input's in another order.
+
+    It compares how many there are, takes the input as it is, and each column for another one.
+    """
+    import skl2onnx._parse as parse
+
+    usual = parse._fetch_input_slice
+
+    def picked(scope: Any, inputs: list[Any], indices: list[int]) -> Any:
+        if list(indices) == list(range(len(indices))):
+            return usual(scope, inputs, indices)
+        operator = scope.declare_local_operator("SklearnArrayFeatureExtractor")
+        operator.inputs = inputs
+        operator.column_indices = indices
+        operator.outputs.append(scope.declare_local_variable("extracted_feature_columns", inputs[0].type))
+        return operator.outputs
+
+    parse._fetch_input_slice = picked
+    try:
+        yield
+    finally:
+        parse._fetch_input_slice = usual
 
 
 def _is_classifier(model: Any) -> bool:

@@ -93,7 +93,7 @@ def test_a_deployment_is_shown_with_what_serves_and_why(project: Project, run: R
     text = run("deployment", "show", API)
     for words in (
         "wine-api (online), model wine: serving since",
-        "agrees with the model on 178 rows",
+        "agrees with the model on 178 rows (fewer than 1,000: the training table has no more)",
         "refused version 9: wine/9 is damaged.",
         "50% of the rows, without hue, entity hashed",
         "100/s for each caller",
@@ -110,7 +110,7 @@ def test_a_deployment_is_shown_with_what_serves_and_why(project: Project, run: R
             "weight": 1.0,
             "shadow": False,
             "runtime": "onnx",
-            "reason": "agrees with the model on 178 rows",
+            "reason": "agrees with the model on 178 rows (fewer than 1,000: the training table has no more)",
         }
     ]
     assert facts["refused"] == {"9": "wine/9 is damaged."}

@@ -302,6 +302,29 @@ def test_labels_of_several_targets_are_served(project: Project, make: Make) -> N
     assert scorer.score(rows_of(scorer).take(slice(0, 0))).prediction.shape == (0, 2)
 
 
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_transformer_may_take_all_columns_in_another_order(
+    project: Project, make: Make, numbers: bool
+) -> None:
+    """A column transformer that takes every column of a kind, but in an order of its own, is compiled and equal."""
+    frame = iris().sample(frac=1, random_state=3)
+    frame = frame.assign(kind=["p", "q", "r"] * 50, shape=["x", "y"] * 75)
+    order = [str(name) for name in frame.columns[:4]]
+    parts = [
+        ("n", StandardScaler(), [order[2], order[0], order[3], order[1]]),
+        ("s", OneHotEncoder(handle_unknown="ignore"), ["shape", "kind"]),
+    ]
+    table = frame.drop(columns=["kind", "shape"]) if numbers else frame
+    columns = ColumnTransformer(parts[:1] if numbers else parts)
+    model = fitted(make_pipeline(columns, LogisticRegression(max_iter=500)), table)
+    scorer = served(project, make, model, table)
+    assert (scorer.runtime, scorer.manifest.inputs) == ("onnx", "matrix" if numbers else "blocks")
+    expected = model.predict_proba(table.drop(columns="target"))
+    np.testing.assert_allclose(
+        np.asarray(scorer.score(rows_of(scorer)).probability), expected, rtol=0, atol=1e-12
+    )
+
+
 def test_a_column_of_times_that_is_dropped_does_not_matter(project: Project, make: Make) -> None:
     """A pipeline that uses other columns than the time runs compiled; a missing time is refused all the same."""
     frame = iris().assign(when=pd.date_range("2026-01-01", periods=150), kind=["p", "q", "r"] * 50)
