@@ -456,6 +456,9 @@ class Predictor:
         if not len(rows):
             return
         log = self._logs[route.deployment.model, False]
+        if len(parts) == 1 and route.same[parts[0].place]:
+            self._write(log, rows, route.signature)
+            return
         alike = {part.scores.probability is None for part in parts}
         if all(route.same[part.place] for part in parts) and len(alike) == 1:
             self._write(log, rows, route.signature)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -74,6 +74,8 @@ _HEAD = np.dtype(
 _ONE_HEAD = struct.Struct("<16sqdif").pack
 #: Between variant, request id, trace and entity, which lie in one text; a row without the last three is its variant.
 _SEPARATOR = "\x1f"
+#: Up to so many rows, where lists begin is looked up and not computed.
+_MOST_STEPS = 256
 _NUMPY = {"bool": np.uint8, "int64": np.int64, "double": np.float64}
 
 
@@ -215,8 +217,7 @@ class Layout:
         else:
             width = matrix.shape[1]
             nodes += (n, 0, matrix.size, 0)
-            offsets = np.arange(n + 1, dtype=np.int32) * np.int32(width)
-            buffers += (b"", offsets, b"", np.ascontiguousarray(matrix))
+            buffers += (b"", _offsets(n, width), b"", np.ascontiguousarray(matrix))
         return self._writer.write(n, nodes, buffers)
 
     def _texts(self, rows: Predictions, n: int) -> tuple[columns.StringBuffers, int]:
@@ -297,8 +298,20 @@ class Layout:
                 flat = columns.booleans(columns.values_of(flat, np.uint8) > 0)
         if not self.outputs:
             return flat
-        offsets = np.arange(n + 1, dtype=np.int32) * np.int32(self.outputs)
-        return pa.Array.from_buffers(pa.list_(kind), n, [None, pa.py_buffer(offsets)], 0, children=[flat])
+        offsets = pa.py_buffer(_offsets(n, self.outputs))
+        return pa.Array.from_buffers(pa.list_(kind), n, [None, offsets], 0, children=[flat])
+
+
+@cache
+def _steps(width: int) -> NDArray[np.int32]:
+    return np.arange(_MOST_STEPS + 1, dtype=np.int32) * np.int32(width)
+
+
+def _offsets(n: int, width: int) -> NDArray[np.int32]:
+    """Return where each of n lists of one width begins, and where the last ends."""
+    if n <= _MOST_STEPS:
+        return _steps(width)[: n + 1]
+    return np.arange(n + 1, dtype=np.int32) * np.int32(width)
 
 
 def _head(rows: Predictions, n: int) -> Any:
@@ -339,8 +352,7 @@ def _raw(ids: list[str]) -> bytes:
 
 def _hex(raw: bytes, n: int) -> Any:
     """Return ids of 16 bytes as an Arrow array of texts of 32 digits."""
-    offsets = np.arange(n + 1, dtype=np.int32) * np.int32(32)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(raw.hex().encode())]
+    buffers = [None, pa.py_buffer(_offsets(n, 32)), pa.py_buffer(raw.hex().encode())]
     return pa.Array.from_buffers(pa.string(), n, buffers, 0)
 
 

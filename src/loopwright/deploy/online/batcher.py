@@ -114,7 +114,7 @@ class Batcher:
                 small.append(request)
         if not small:
             return
-        batches = list(_batches(small))
+        batches = [small] if len(small) == 1 else list(_batches(small))
         if self._synced or self._usual_s > SLOW_S:
             self._busy = True
             self._in_thread(batches, then=self._free)

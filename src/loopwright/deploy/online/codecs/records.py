@@ -7,6 +7,7 @@ variant: a row's answer is nine pieces of text put together.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ class Records:
 
     def __init__(self, signature: Signature, entity: str | None = None) -> None:
         self.decoder = Decoder(signature, entity)
+        self._templates = _Templates()
 
     def decode(self, body: bytes | bytearray, headers: Mapping[bytes, bytes]) -> Asked:
         """Return the records of a body; raises as `Decoder.decode` does."""
@@ -44,46 +46,82 @@ class Records:
         """Return one object for a single record, else ``{"predictions": [...]}``."""
         texts = answers.written
         if texts is None:
-            texts = answers.written = answer_texts(answers)
+            templates = self._templates
+            if not templates.fit(answers):
+                # Made anew with each change of what is served; several threads may do so at once.
+                templates = self._templates = _Templates.of(answers)
+            texts = answers.written = answer_texts(answers, templates)
         if asked.single:
             return Reply(texts[at].encode())
         own = texts if asked.n == len(texts) else texts[at : at + asked.n]
         return Reply(f'{{"predictions":[{",".join(own)}]}}'.encode())
 
 
-def answer_texts(answers: Answers) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Templates:
+    """An answer of each variant with ``%s`` for what differs from row to row: with probabilities, and without."""
+
+    variants: tuple[Variant, ...] = ()
+    classes: tuple[Scalar, ...] = ()
+    model: str = ""
+    with_shares: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, answers: Answers) -> _Templates:
+        """Return those for the variants of some answers."""
+        return cls(
+            answers.variants,
+            answers.classes,
+            answers.model,
+            tuple(_template(answers, variant, shares=True) for variant in answers.variants),
+            tuple(_template(answers, variant, shares=False) for variant in answers.variants),
+        )
+
+    def fit(self, answers: Answers) -> bool:
+        """Whether they are for these answers."""
+        # The same objects, as long as the same is served: comparing them would cost more than writing a row.
+        return answers.variants is self.variants and answers.classes is self.classes
+
+
+def answer_texts(answers: Answers, templates: _Templates | None = None) -> list[str]:
     """Return the answer to each row as a JSON object.
 
-    It has ``prediction_id``, ``prediction`` (an object by name where there are several outputs), ``probability`` by class where the row's variant gives one, ``model``,
-    ``version`` and ``variant``. A number that is not finite is null: JSON has no other word for it.
+    It has ``prediction_id``, ``prediction`` (an object by name where there are several outputs), ``probability`` by class
+    where the row's variant gives one, ``model``, ``version`` and ``variant``. A number that is not finite is null: JSON
+    has no other word for it.
     """
+    templates = templates or _Templates.of(answers)
     predictions = _predictions(answers)
     shares = answers.probability
     if shares is None:
         rows = zip(answers.prediction_id, predictions, strict=True)
+        forms = templates.without
     else:
         flat = _numbers(shares.ravel())
         width = shares.shape[1]
         if "null" in flat:
-            return _with_gaps(
-                answers, predictions, [flat[at : at + width] for at in range(0, len(flat), width)]
-            )
+            gaps = [flat[at : at + width] for at in range(0, len(flat), width)]
+            return _with_gaps(answers, predictions, gaps, templates)
         rows = zip(answers.prediction_id, predictions, *(flat[at::width] for at in range(width)), strict=True)
+        forms = templates.with_shares
     if answers.places is None:
-        template = _template(answers, answers.variants[0], shares=shares is not None)
-        return [template % row for row in rows]
-    templates = [_template(answers, variant, shares=shares is not None) for variant in answers.variants]
-    return [templates[place] % row for place, row in zip(answers.places, rows, strict=True)]
+        form = forms[0]
+        return [form % row for row in rows]
+    return [forms[place] % row for place, row in zip(answers.places, rows, strict=True)]
 
 
-def _with_gaps(answers: Answers, predictions: list[str], shares: list[list[str]]) -> list[str]:
+def _with_gaps(
+    answers: Answers, predictions: list[str], shares: list[list[str]], templates: _Templates
+) -> list[str]:
     """Write rows of which some have no probability, because their variant gives none."""
     made = []
     for row, one in enumerate(answers.prediction_id):
-        variant = answers.variants[answers.places[row] if answers.places is not None else 0]
-        known = shares[row][0] != "null"
-        template = _template(answers, variant, shares=known)
-        made.append(template % (one, predictions[row], *(shares[row] if known else ())))
+        place = answers.places[row] if answers.places is not None else 0
+        if shares[row][0] != "null":
+            made.append(templates.with_shares[place] % (one, predictions[row], *shares[row]))
+        else:
+            made.append(templates.without[place] % (one, predictions[row]))
     return made
 
 
