@@ -313,7 +313,7 @@ def test_a_key_opens_the_pages(served: tuple[str, Front, Project], browser: Any)
         assert page.query_selector("a.card") is None
         page.fill("#key", "lw_wrong")
         page.click(".send")
-        page.wait_for_function("document.getElementById('said').textContent === 'This key is not valid.'")
+        page.get_by_text("This key is not valid.").wait_for(timeout=20_000)
         page.fill("#key", "lw_secret")
         page.click(".send")
         page.wait_for_selector("a.card")
