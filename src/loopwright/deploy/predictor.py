@@ -153,6 +153,7 @@ class Predictor:
                 f"The deployment {self.name!r} is still being loaded.",
                 valid="A model that is served for the first time is compiled first.",
                 hint="try again in a moment",
+                retry_after=1,
             )
         return Unavailable(f"The deployment {self.name!r} has not been started.", hint=start)
 

@@ -358,9 +358,9 @@ def test_answers_are_written_in_every_form(signature: Signature) -> None:
         shares = {
             f"probability_{label}": share for label, share in (one.pop("probability", None) or {}).items()
         }
-        flat.append(
-            one | (prediction if isinstance(prediction, dict) else {"prediction": prediction}) | shares
-        )
+        # In a table each output has a column; in JSON they are a list in the order of the signature.
+        several = dict(zip(signature.outputs, prediction, strict=True)) if signature.outputs else {}
+        flat.append(one | (several or {"prediction": prediction}) | shares)
     if signature.outputs:
         assert [flat[0][name] for name in signature.outputs] == made.prediction[1].tolist()
     for accept in (ARROW_STREAM, ARROW_FILE, PARQUET, CSV):

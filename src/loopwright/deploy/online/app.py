@@ -210,7 +210,7 @@ class App:
         except wire.Gone:
             return
         except LoopwrightError as error:
-            status, reply = error.http_status, refusal(error, protocol)
+            status, reply = error.http_status, self._refusal(error, protocol, scope["path"], headers)
             if error.__cause__ is not None and status >= 500:
                 logger.error("%s %s: %s", scope["method"], scope["path"], error, exc_info=error.__cause__)
         except Exception as error:
@@ -226,6 +226,19 @@ class App:
             lines.append((b"x-request-id", request_id[: wire.LONGEST]))
         await send({"type": "http.response.start", "status": status, "headers": lines})
         await send({"type": "http.response.body", "body": reply.body})
+
+    def _refusal(
+        self, error: LoopwrightError, protocol: str, path: str, headers: Mapping[bytes, bytes]
+    ) -> Reply:
+        """Return what says that a request was refused: to a browser without a key, the page that asks for one."""
+        found = refusal(error, protocol)
+        if error.http_status == 401 and (path == "/" or path.startswith("/try/")):
+            from loopwright.deploy.online import tryit
+
+            if tryit.wants_page(headers.get(b"accept", b"")):
+                door = tryit.door(self._project.name)
+                return Reply(door.body, door.content_type, [*found.headers, *door.headers])
+        return found
 
     async def _answer(
         self, scope: wire.Scope, headers: dict[bytes, bytes], receive: wire.Receive

@@ -106,7 +106,10 @@ class Documents:
         if missing:
             reasons = {name: predictors[name].absent().fact for name in missing}
             raise Unavailable(
-                f"Not loaded yet: {listing(missing)}.", hint="loopwright status", missing=reasons
+                f"Not loaded yet: {listing(missing)}.",
+                hint="loopwright status",
+                missing=reasons,
+                retry_after=1,
             )
         if path == "/ping":
             return 200, Reply(b"\n")

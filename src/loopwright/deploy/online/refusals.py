@@ -35,7 +35,6 @@ def _headers(error: LoopwrightError) -> list[tuple[bytes, bytes]]:
     if isinstance(error, wire.TooLarge | wire.TooSlow):
         # What is left of the body must not be taken for the next request.
         found.append((b"connection", b"close"))
-    retry = error.attrs.get("retry_after")
-    if retry is not None or error.http_status == 503:
-        found.append((b"retry-after", b"%d" % (retry or 1)))
+    if (retry := error.attrs.get("retry_after")) is not None:
+        found.append((b"retry-after", b"%d" % retry))
     return found

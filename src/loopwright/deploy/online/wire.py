@@ -100,6 +100,8 @@ def details_of(headers: Mapping[bytes, bytes]) -> Details:
             raise InvalidInput(
                 f"The header {name.decode()} has {len(value)} bytes.", valid=f"At most {LONGEST} are kept."
             )
+    if headers.get(b"x-variant") == b"":
+        raise InvalidInput("The header x-variant is empty.", valid="It is the name of a variant.")
     found.entity = text(headers.get(b"x-entity", b""))
     found.request_id = text(headers.get(b"x-request-id", b""))
     found.variant = text(headers.get(b"x-variant", b""))

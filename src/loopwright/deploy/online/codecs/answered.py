@@ -18,7 +18,7 @@ __all__ = ["Answered", "labels_as_text", "rows_of", "table_of"]
 class Answered(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One answer as it is sent; a regression has no `probability`.
 
-    `prediction` of a model with several outputs holds each by its name.
+    `prediction` of a model with several outputs is the list of them.
     """
 
     prediction_id: str
@@ -29,12 +29,10 @@ class Answered(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     variant: str
 
 
-def rows_of(answers: Answers, at: int, n: int, outputs: Sequence[str] = ()) -> list[Answered]:
-    """Return the answers from `at` on as n records; `outputs` are the signature's."""
+def rows_of(answers: Answers, at: int, n: int) -> list[Answered]:
+    """Return the answers from `at` on as n records."""
     end = at + n
     predictions: list[Any] = answers.prediction[at:end].tolist()
-    if outputs:
-        predictions = [dict(zip(outputs, one, strict=True)) for one in predictions]
     shares: list[dict[str, float] | None] = [None] * n
     if answers.probability is not None:
         names = [str(label) for label in answers.classes]

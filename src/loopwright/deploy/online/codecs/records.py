@@ -87,7 +87,7 @@ class _Templates:
 def answer_texts(answers: Answers, templates: _Templates | None = None) -> list[str]:
     """Return the answer to each row as a JSON object.
 
-    It has ``prediction_id``, ``prediction`` (an object by name where there are several outputs), ``probability`` by class
+    It has ``prediction_id``, ``prediction`` (a list where there are several outputs), ``probability`` by class
     where the row's variant gives one, ``model``, ``version`` and ``variant``. A number that is not finite is null: JSON
     has no other word for it.
     """
@@ -146,8 +146,8 @@ def _text(value: str) -> str:
 
 def _predictions(answers: Answers) -> list[str]:
     values = answers.prediction
-    if answers.outputs:
-        return [_encode(dict(zip(answers.outputs, row, strict=True))).decode() for row in values.tolist()]
+    if values.ndim == 2:
+        return [_encode(row).decode() for row in values.tolist()]
     if values.dtype.kind in "fiu":
         return _numbers(values)
     return [_encode(value).decode() for value in values.tolist()]

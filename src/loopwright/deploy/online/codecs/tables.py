@@ -164,9 +164,7 @@ class Tables:
         """Return n answers in the form that was asked for; `deploy.online.codecs.answered` says which columns."""
         wanted: bytes = asked.notes.reply if isinstance(asked.notes, Wanted) else JSON
         if wanted == JSON:
-            return Reply(
-                _encode({"predictions": rows_of(answers, at, asked.n, self.signature.outputs)}), JSON
-            )
+            return Reply(_encode({"predictions": rows_of(answers, at, asked.n)}), JSON)
         return Reply(_written(table_of(answers, at, asked.n, self.signature.outputs), wanted), wanted)
 
     def csv(self, body: bytes | bytearray) -> Asked:
