@@ -226,6 +226,29 @@ def test_fifteen_usual_estimators_register_and_score(project: Project, iris: pd.
     assert len(cases) == 15
 
 
+def test_several_targets_are_registered(project: Project) -> None:
+    """Targets between commas, from the configuration too, are the outputs of the version and of its MLflow signature."""
+    import mlflow.pyfunc
+
+    frame = load_diabetes(as_frame=True).frame.assign(twice=lambda table: table["target"] * 2)
+    features = frame.drop(columns=["target", "twice"])
+    model = Ridge().fit(features, frame[["target", "twice"]])
+    config = Config(model={"both": ModelConfig(target="target, twice", tolerance=1e-6)})
+    configured = Project(project.root, config)
+    made = registry.register("both", model, frame, project=configured)
+    assert made.signature is not None
+    assert (made.signature.names, made.signature.outputs) == (tuple(features.columns), ("target", "twice"))
+    declared = mlflow.pyfunc.load_model(f"models:/both/{made.version}").metadata.get_output_schema()
+    assert declared.input_names() == ["target", "twice"]
+    scorer = scoring.load(scoring.prepare(configured, "both", made.version))
+    scorer.verify()
+    assert (scorer.runtime, scorer.manifest.tolerance) == ("onnx", 1e-6)
+    found = scorer.score({name: features[name].to_numpy() for name in scorer.signature.names})
+    np.testing.assert_allclose(found.prediction, model.predict(features))
+    profile = registry.read_profile(scorer.folder / "profile.json")
+    assert set(profile.performance) == {"mae", "rmse"}
+
+
 def test_aliases_name_versions(project: Project, iris: pd.DataFrame) -> None:
     """An alias is set and moved by hand alone, read back, and noted with what it named before."""
     model = fitted(GaussianNB(), iris)

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from loopwright import parts
 from loopwright.config import Project
 from loopwright.errors import Unavailable
+from loopwright.lineage.digests import MLFLOW_NOTE
 from loopwright.records import Signature
 from loopwright.registry.layout import Layout
 
@@ -65,5 +66,5 @@ def download(project: Project, uri: str, into: Path) -> Path:
             f"The model files at {uri} cannot be fetched: {error}.", hint="loopwright status"
         ) from error
     # MLflow adds a note of where the files came from; it is no part of what was registered.
-    (folder / "registered_model_meta").unlink(missing_ok=True)
+    (folder / MLFLOW_NOTE).unlink(missing_ok=True)
     return folder

@@ -85,6 +85,8 @@ def _runtime(folder: Path) -> NativeRuntime:
         digest="",
         signature=shape.signature,
         layout=shape.layout,
-        probability=shape.signature.task == Task.classification and gives_probability(model),
+        probability=shape.signature.task == Task.classification
+        and not shape.signature.outputs
+        and gives_probability(model),
     )
     return NativeRuntime(folder, manifest, model)

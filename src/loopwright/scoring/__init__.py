@@ -19,9 +19,11 @@ __all__ = ["Manifest", "Scorer", "Scores", "load", "prepare", "read_manifest"]
 def prepare(project: Project, model: str, version: int, *, force: bool = False) -> Path:
     """Prepare one model version for scoring.
 
-    Fetches its files, compiles them to ONNX where there is a converter, replays the real rows stored with the version
-    and rows at the edges through both, and keeps the compiled runtime only when no label changes and no answer differs
-    by more than 1e-5 (absolute or relative). Otherwise the model itself serves, and `scorer.json` says why.
+    Fetches its files, compiles them in every form that may carry them (an ONNX graph, trees in treelite), replays the
+    real rows stored with the version and rows at the edges through each, and keeps a compiled runtime only when no label
+    changes and no answer differs by more than the model's tolerance (1e-5 unless it declares its own, absolute or
+    relative). What was proven is timed, and the number of rows decides who answers. Otherwise the model itself serves,
+    and `scorer.json` says why.
 
     Parameters
     ----------

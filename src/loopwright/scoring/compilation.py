@@ -98,7 +98,8 @@ def _graph(made: Path, plan: Plan, model: Any) -> tuple[Manifest, Proof]:
             return candidate, _proven("onnx", agreement)
     (made / MODEL).unlink(missing_ok=True)
     # The same words twice say no more: an estimator without a converter has none in any precision.
-    return manifest, _refuted("onnx", "; ".join(_distinct(reasons)), closest)
+    words = "; ".join(_distinct(reasons))
+    return manifest, _refuted("onnx", words if closest else f"it does not convert to ONNX ({words})", closest)
 
 
 def _forest(made: Path, manifest: Manifest, plan: Plan, model: Any) -> tuple[Manifest, Proof | None]:

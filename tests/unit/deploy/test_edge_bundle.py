@@ -229,7 +229,9 @@ def test_names_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
 def test_a_model_without_a_graph_is_refused_with_the_reason(project: Project) -> None:
     """A version that only runs natively is not bundled, and the message says why it does."""
     version = native_version(project).version
-    with pytest.raises(InvalidInput, match=r"no ONNX graph \(float64: .*FunctionTransformer"):
+    with pytest.raises(
+        InvalidInput, match=r"no ONNX graph \(it does not convert to ONNX \(float64: .*FunctionTransformer"
+    ):
         edge.bundle(project, "wine", version)
 
 

@@ -29,3 +29,14 @@ def test_folder_digest_sees_names_contents_and_nesting(tmp_path: Path) -> None:
     (tmp_path / "two" / "z").rename(tmp_path / "two" / "deep" / "a")
     moved = digest_of(tmp_path / "two")
     assert len({first, changed, renamed, moved}) == 4
+
+
+def test_the_note_of_mlflow_does_not_count(tmp_path: Path) -> None:
+    """Loading a registered model with MLflow leaves a note in its folder, which is no change of the model."""
+    (tmp_path / "MLmodel").write_text("flavors: {}")
+    before = digest_of(tmp_path)
+    (tmp_path / "registered_model_meta").write_text("model_name: m")
+    assert digest_of(tmp_path) == before
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "registered_model_meta").write_text("one of the user's own")
+    assert digest_of(tmp_path) != before
