@@ -28,8 +28,8 @@ class Predictions:
         Which model version answered, as which variant of the deployment, and how probable that assignment was
         (0 to 1); each n values, or one.
     entity
-        Who or what each row is about, which fixed its variant; empty when unknown, None when all are. Such a row is
-        read back as about itself: its entity is its id.
+        Who or what each row is about, which fixed its variant; empty when unknown, None when all are. A query then
+        finds it to be about itself: its entity is its id.
     latency_ms
         Time from arrival to answer, shape (n,), >= 0; or one.
     inputs

@@ -378,22 +378,25 @@ def _plain(values: Any, name: str, n: int) -> list[str]:
 
 
 def _named(meta: Any, ids: Any) -> dict[str, Any]:
-    """Return the columns that `_meta` put into one text; a row that is about nobody else is its own entity."""
+    """Return the columns that `_meta` put into one text; what is not known is null."""
     n = len(meta)
     data = meta.buffers()[2]
     if data is None or _SEPARATOR.encode() not in data.to_pybytes():
         nothing = pa.nulls(n, pa.string())
-        return {"prediction_id": ids, "variant": meta, "request_id": nothing, "trace": nothing, "entity": ids}
+        return {
+            "prediction_id": ids,
+            "variant": meta,
+            "request_id": nothing,
+            "trace": nothing,
+            "entity": nothing,
+        }
     parts = [one.split(_SEPARATOR, 3) if _SEPARATOR in one else (one, "", "", "") for one in meta.to_pylist()]
-    variant, request, trace, entity = zip(*parts, strict=True)
-    whose = [who or one for who, one in zip(entity, ids.to_pylist(), strict=True)]
-    return {
-        "prediction_id": ids,
-        "variant": columns.strings(variant),
-        "request_id": columns.strings([one or None for one in request]),
-        "trace": columns.strings([one or None for one in trace]),
-        "entity": columns.strings(whose),
+    variant, *others = zip(*parts, strict=True)
+    known = {
+        name: columns.strings([one or None for one in values])
+        for name, values in zip(("request_id", "trace", "entity"), others, strict=True)
     }
+    return {"prediction_id": ids, "variant": columns.strings(variant)} | known
 
 
 def _check_outputs(values: NDArray[Any], outputs: int) -> None:

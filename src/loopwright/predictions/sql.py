@@ -244,12 +244,15 @@ class View:
         names = [*base, *(name for name in found if name not in {*base, *_LAST}), *_LAST]
         actual = _ACTUAL.get(found["prediction"], _ACTUAL["VARCHAR"])
         selected = f"selected_{view}"
+        # A row that is about nobody else is its own entity; to store its id twice would double a segment.
+        whose = f"coalesce({selected}.entity, {selected}.prediction_id) as entity"
+        shown = [whose if name == "entity" else f"{selected}.{_name(name)}" for name in names]
         self._execute(f"create view {selected} as select * from {source} where {selection.where}")
         # A label that has no value of the prediction's type still replaces an earlier one: arg_max_null, not arg_max.
         few = f"semi join {selected} using (prediction_id)" if selection.bounded else ""
         self._execute(f"""
             create view {view} as
-            select {", ".join(f"{selected}.{_name(name)}" for name in names)}, label.actual, label.labelled_at
+            select {", ".join(shown)}, label.actual, label.labelled_at
             from {selected} left join (
                 select prediction_id, arg_max_null({actual}, received_at) as actual, max(received_at) as labelled_at
                 from labels {few} group by prediction_id
