@@ -186,6 +186,9 @@ def _portable(model: Any, order: list[str], layout: Layout) -> Any:
             for key, part, which in first.transformers_
             if not (isinstance(part, str) and part == "drop")
         ]
+        markers = {field.name: _marker(field.missing) for field in layout.fields}
+        for _, part, places in first.transformers_:
+            _say_missing_text(part, {markers[order[place]] for place in places})
     last = final_step(model)
     if _is_hist(last) and any(last.is_categorical_ if last.is_categorical_ is not None else ()):
         raise InvalidInput("its categories have no form in ONNX")
@@ -223,6 +226,7 @@ def _convert(
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 
     _mend_hist_converters()
+    _mend_imputer_converter()
     _add_boosting_converters()
     number = DoubleTensorType if precision == "float64" else FloatTensorType
     texts = [column.name for column in fed if column.type == "string"]
@@ -237,7 +241,7 @@ def _convert(
             for position, column in enumerate(fed)
         ]
     made = _graph(model, types, classifier=signature.task == Task.classification and _is_classifier(model))
-    markers = {field.name: "None" if field.missing == "none" else "nan" for field in layout.fields}
+    markers = {field.name: _marker(field.missing) for field in layout.fields}
     gaps = {c.name: markers[c.name] for c in fed if c.type == "string" and not c.required}
     return Graph(made.SerializeToString(), inputs, precision, gaps, unused)
 
@@ -289,6 +293,58 @@ def _is_classifier(model: Any) -> bool:
         return bool(is_classifier(model))
     except (AttributeError, TypeError) as error:
         raise InvalidInput(f"A {type(model).__name__} is no scikit-learn estimator.") from error
+
+
+def _marker(missing: str) -> str:
+    """Return what stands in a graph for missing text: what Python writes for it."""
+    return "None" if missing == "none" else "nan"
+
+
+def _say_missing_text(part: Any, markers: set[str]) -> None:
+    """Let an imputer of text look for what stands for missing text in the graph: no text is a NaN."""
+    while getattr(part, "steps", None):
+        part = part.steps[0][1]
+    filled = getattr(part, "statistics_", None)
+    if type(part).__name__ == "SimpleImputer" and np.asarray(filled).dtype == object and len(markers) == 1:
+        part.missing_values = markers.pop()
+        part.fill_value = None
+
+
+def _mend_imputer_converter() -> None:
+    """Let gaps in numbers be filled in double precision too: ONNX Runtime's own operator knows single only."""
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common._registration import get_shape_calculator
+    from sklearn.impute import SimpleImputer
+
+    alias = "SklearnSimpleImputer"
+    update_registered_converter(
+        SimpleImputer, alias, get_shape_calculator(alias), _convert_imputer, overwrite=True
+    )
+
+
+def _convert_imputer(scope: Any, operator: Any, container: Any) -> None:
+    from skl2onnx.common.data_types import DoubleTensorType
+    from skl2onnx.operator_converters.common import concatenate_variables
+    from skl2onnx.operator_converters.imputer_op import convert_sklearn_imputer
+    from skl2onnx.proto import onnx_proto
+
+    imputer = operator.raw_operator
+    filled = np.asarray(imputer.statistics_)
+    usual = (
+        isinstance(operator.inputs[0].type, DoubleTensorType)
+        and filled.dtype.kind == "f"
+        and not np.isnan(filled).any()
+        and imputer.missing_values != imputer.missing_values
+        and not imputer.add_indicator
+    )
+    if not usual:
+        convert_sklearn_imputer(scope, operator, container)
+        return
+    joined = concatenate_variables(scope, operator.inputs, container)
+    gaps, fill = scope.get_unique_variable_name("gaps"), scope.get_unique_variable_name("fill")
+    container.add_initializer(fill, onnx_proto.TensorProto.DOUBLE, [1, len(filled)], filled.tolist())
+    container.add_node("IsNaN", [joined], [gaps], op_version=13)
+    container.add_node("Where", [gaps, fill, joined], [operator.outputs[0].full_name], op_version=9)
 
 
 class _Whole:

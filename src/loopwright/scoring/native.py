@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,17 @@ def _single_threaded(model: Any) -> Any:
     return model
 
 
+def _threads_of(model: Any) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what holds a call of the model to one thread, where no parameter of the model does."""
+    if not type(final_step(model)).__name__.startswith("HistGradientBoosting"):
+        return contextlib.nullcontext
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    # OpenMP keeps the number for each thread of its own: calls in other threads are not touched.
+    found = ThreadpoolController().select(user_api="openmp")
+    return lambda: found.limit(limits=1)
+
+
 class _Boosted:
     """An XGBoost estimator that was fitted on a frame and is given a matrix of the same columns."""
 
@@ -156,6 +168,7 @@ class NativeRuntime:
         self._layout = manifest.layout
         self._inputs = manifest.signature.inputs
         self._outputs = len(manifest.signature.outputs)
+        self._threads = _threads_of(self._model)
         self._numbers = None
         if manifest.direct:
             self._model = _Boosted(self._model)
@@ -173,14 +186,15 @@ class NativeRuntime:
             refuse_gaps(columns, self._inputs)
             given = self._layout.rows(columns)
         try:
-            prediction, probability = ask(
-                self._model,
-                given,
-                self._classes,
-                probability=self._probability,
-                labels_from_probability=self._argmax,
-                outputs=self._outputs,
-            )
+            with self._threads():
+                prediction, probability = ask(
+                    self._model,
+                    given,
+                    self._classes,
+                    probability=self._probability,
+                    labels_from_probability=self._argmax,
+                    outputs=self._outputs,
+                )
         except LoopwrightError:
             raise
         except Exception as error:

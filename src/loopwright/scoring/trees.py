@@ -15,6 +15,7 @@ from loopwright.errors import InvalidInput
 from loopwright.records import Scalar, Signature, Task
 from loopwright.registry.layout import Layout
 from loopwright.scoring.base import TreeInputs
+from loopwright.scoring.convert import is_trees
 
 __all__ = ["Checkpoint", "alone", "checkpoint", "thresholds"]
 
@@ -134,7 +135,7 @@ def thresholds(model: Any, layout: Layout, most: int) -> list[tuple[int, float]]
     each row, one further down by some.
     """
     trees = alone(model)
-    if trees is None:
+    if trees is None or not is_trees(trees):
         return []
     found: dict[tuple[int, float], None] = {}
     try:

@@ -56,3 +56,19 @@ def test_unknown_names_are_answered_with_the_known() -> None:
         loss_of_metric("rmsee")
     with pytest.raises(NotFound, match="absolute_error"):
         losses("absolut_error", Labelled(np.array([1.0]), np.array([1.0])))
+
+
+def test_rows_with_several_outputs_are_not_judged() -> None:
+    """A label beside a list of predictions judges nothing; such rows are left out and nothing fails."""
+    import pyarrow as pa
+
+    from loopwright.monitor.base import column, labelled_rows
+
+    table = pa.table(
+        {"prediction": [[1.0, 2.0], [3.0, 4.0]], "actual": [1.5, None], "version": [1, 1], "x": ["a", None]}
+    )
+    assert column(table, "prediction").tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert column(table, "x").tolist() == ["a", None]
+    assert len(labelled_rows(table, version=1)) == 0
+    one = table.set_column(0, "prediction", pa.array([1.0, 2.0]))
+    assert labelled_rows(one).prediction.tolist() == [1.0]

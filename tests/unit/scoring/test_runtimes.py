@@ -22,6 +22,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
@@ -323,6 +324,37 @@ def test_a_transformer_may_take_all_columns_in_another_order(
     np.testing.assert_allclose(
         np.asarray(scorer.score(rows_of(scorer)).probability), expected, rtol=0, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("strategy", ["most_frequent", "constant"])
+def test_gaps_that_a_pipeline_fills_are_filled_compiled(project: Project, make: Make, strategy: str) -> None:
+    """Missing numbers and missing text, filled in front of a scaler and an encoder, come out in double precision."""
+    rng = np.random.default_rng(0)
+    frame = iris().assign(kind=rng.choice(np.array(["p", "q", None], dtype=object), 150))
+    name = frame.columns[0]
+    frame[name] = frame[name].where(frame.index % 7 > 0)
+    columns = ColumnTransformer(
+        [
+            ("n", make_pipeline(SimpleImputer(), StandardScaler()), list(frame.columns[:4])),
+            (
+                "s",
+                make_pipeline(
+                    SimpleImputer(strategy=strategy, fill_value="none"),
+                    OneHotEncoder(handle_unknown="ignore"),
+                ),
+                ["kind"],
+            ),
+        ]
+    )
+    for last in (LogisticRegression(max_iter=500), HistGradientBoostingClassifier(max_iter=5)):
+        model = fitted(make_pipeline(columns, last), frame)
+        scorer = served(project, make, model, frame)
+        assert scorer.runtime == "onnx", scorer.manifest.reason
+        assert scorer.manifest.max_difference is not None
+        assert scorer.manifest.max_difference < (1e-12 if isinstance(last, LogisticRegression) else 1e-6)
+        features = frame.drop(columns="target")
+        found = scorer.score(rows_of(scorer)).probability
+        np.testing.assert_allclose(np.asarray(found), model.predict_proba(features), rtol=0, atol=1e-6)
 
 
 def test_a_column_of_times_that_is_dropped_does_not_matter(project: Project, make: Make) -> None:
