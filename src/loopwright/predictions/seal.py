@@ -106,7 +106,7 @@ def _encoding(schema: Any) -> dict[str, Any]:
 def _row_groups(tail: Path) -> Iterator[Any]:
     """Yield the rows of a tail in tables of a good size for a row group."""
     together: list[Any] = []
-    for batch in read_batches(tail):
+    for batch in read_batches(tail, finished=True):
         together.append(batch)
         if sum(map(len, together)) >= ROW_GROUP:
             yield pa.Table.from_batches(together)

@@ -126,16 +126,27 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read_batches(path: Path) -> Iterator[Any]:
+def read_batches(path: Path, *, finished: bool = False) -> Iterator[Any]:
     """Yield the complete rows of a tail as record batches of the table, up to the first torn batch.
+
+    Parameters
+    ----------
+    path
+        The tail.
+    finished
+        Whether nobody appends to it any more.
 
     Raises
     ------
     FileNotFoundError
         The tail is gone: it was sealed.
     """
-    # Read, not mapped: the owner may cut a torn batch off, and a mapped page beyond the end kills the reader.
-    source = pa.BufferReader(path.read_bytes())
+    # Read, not mapped, while somebody may append: the owner may cut a torn batch off, and a mapped page beyond the end
+    # kills the reader. A tail that is finished is mapped, so that sealing needs memory for a part of it at a time.
+    if finished and path.stat().st_size:
+        source = pa.memory_map(str(path))
+    else:
+        source = pa.BufferReader(path.read_bytes())
     try:
         stream = pa.ipc.open_stream(source)
     except (OSError, pa.ArrowInvalid):

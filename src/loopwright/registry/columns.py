@@ -127,9 +127,10 @@ def _array(column: Column, values: pa.ChunkedArray) -> NDArray[Any]:
     try:
         if pa.types.is_dictionary(values.type):
             values = values.cast(values.type.value_type)
-        return _plain(
-            values.cast(wanted, safe=column.type != "datetime").combine_chunks(), DTYPES[column.type]
-        )
+        if values.type != wanted:
+            # Not without need: a cast loads Arrow's functions, 6 MB in every serving process.
+            values = values.cast(wanted, safe=column.type != "datetime")
+        return _plain(values.combine_chunks(), DTYPES[column.type])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SchemaMismatch(
             f"The column {column.name!r} of type {values.type} cannot be read as {column.type}: {error}.",

@@ -37,7 +37,7 @@ MANIFEST = "scorer.json"
 MODEL = "model.onnx"
 TREES = "model.treelite"
 NATIVE = "native"
-GOLDEN = "golden.parquet"
+GOLDEN = "golden.arrow"
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,7 +236,7 @@ def test_another_version_started_by_hand_before_the_canary_stays(world: World) -
 
 def test_a_candidate_whose_files_are_damaged_is_taken_back(world: World) -> None:
     """A worker that cannot serve it says so, and the release ends with that reason."""
-    (world.project.scorer("wine", TWIN) / "golden.parquet").write_bytes(b"torn")
+    (world.project.scorer("wine", TWIN) / "golden.arrow").write_bytes(b"torn")
     world.begin(TWIN)
     world.turn()
     world.traffic(10)

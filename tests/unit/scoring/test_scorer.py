@@ -305,7 +305,7 @@ def test_damage_is_noticed_when_loading(project: Project, make: Make, iris: pd.D
     """A changed file, an absent one, a wrong manifest and an empty folder each have their error."""
     made = make(fitted(LogisticRegression(max_iter=500), iris), iris)
     folder = scoring.prepare(project, "m", made.version)
-    for spoil in ("model.onnx", "golden.parquet", "profile.json", "replay.parquet"):
+    for spoil in ("model.onnx", "golden.arrow", "profile.json", "replay.parquet"):
         copy = folder.parent / f"copy-{spoil}"
         shutil.copytree(folder, copy)
         with (copy / spoil).open("ab") as file:
