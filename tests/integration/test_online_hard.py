@@ -1,13 +1,15 @@
 """A real serving worker against bad and slow input, byte by byte: each case is refused or answered, and harms nobody."""
 
+import http.client
 import json
+import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pytest
 from serving_worker import (
     ROWS,
@@ -344,7 +346,7 @@ def test_pipelined_requests_are_answered_in_their_order(
 @pytest.fixture(scope="module")
 def project_scores(worker: Worker) -> Any:
     """Return the probabilities of all rows, scored in this process."""
-    columns = {name: pa.array([row[name] for row in ROWS]).to_numpy() for name in ROWS[0]}
+    columns = {name: np.array([row[name] for row in ROWS]) for name in ROWS[0]}
     return scoring.load(worker.project.scorer("wine", 1)).score(columns).probability
 
 
@@ -520,6 +522,91 @@ def test_large_bodies_that_are_refused_do_not_reset_the_answer(
             assert refused is not None
             assert (refused.status, refused.headers["connection"]) == (413, "close")
     assert unharmed() == []
+
+
+NAMES = list(ROWS[0])
+
+
+def perturbed(number: int) -> list[dict[str, Any]]:
+    """Return 1 to 5 rows that nobody else sends."""
+    chance = random.Random(number)
+    picked = [ROWS[chance.randrange(178)] for _ in range(1 + number % 5)]
+    return [{name: value * chance.uniform(0.9, 1.1) for name, value in row.items()} for row in picked]
+
+
+def asked_in(form: int, rows: list[dict[str, Any]]) -> tuple[str, str, bytes]:
+    """Return path, content type and body of a request for rows in one of several protocols."""
+    if form == 0:
+        return "/predict/wine-api", "application/json", json.dumps(rows).encode()
+    if form == 1:
+        lines = [",".join(NAMES), *(",".join(repr(row[name]) for name in NAMES) for row in rows)]
+        return "/predict/wine-api", "text/csv", "\n".join(lines).encode()
+    if form == 2:
+        inputs = [
+            {"name": name, "shape": [len(rows)], "datatype": "FP64", "data": [row[name] for row in rows]}
+            for name in NAMES
+        ]
+        outputs = [{"name": "probability"}, {"name": "prediction"}]
+        body = json.dumps({"inputs": inputs, "outputs": outputs}).encode()
+        return "/v2/models/wine-api/infer", "application/json", body
+    split = {"columns": NAMES, "data": [[row[name] for name in NAMES] for row in rows]}
+    body = json.dumps({"dataframe_split": split}).encode()
+    return "/deployments/wine-api/invocations", "application/json", body
+
+
+def answered_in(form: int, body: bytes) -> tuple[list[str], list[list[float]] | None]:
+    """Return the predictions of an answer, and the probabilities where the protocol has them."""
+    answer = json.loads(body)
+    if form in (0, 1):
+        found = answer["predictions"]
+        return [one["prediction"] for one in found], [list(one["probability"].values()) for one in found]
+    if form == 2:
+        outputs = {one["name"]: one for one in answer["outputs"]}
+        shares = np.array(outputs["probability"]["data"]).reshape(outputs["probability"]["shape"])
+        return outputs["prediction"]["data"], shares.tolist()
+    return answer["predictions"], None
+
+
+def test_rows_of_many_callers_are_never_mixed(worker: Worker, unharmed: Callable[[], list[str]]) -> None:
+    """24 threads with rows of their own, in four protocols at once: each gets what its own rows score, in its order."""
+    scorer = scoring.load(worker.project.scorer("wine", 1))
+    each, threads = 100, 24
+    wrong: list[str] = []
+    shares = np.zeros(threads)
+
+    def send(thread: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)
+        answers = []
+        for turn in range(each):
+            number = thread * each + turn
+            form = (thread + turn) % 4
+            path, kind, body = asked_in(form, perturbed(number))
+            connection.request("POST", path, body, {"content-type": kind})
+            answer = connection.getresponse()
+            answers.append((number, form, answer.status, answer.read()))
+        connection.close()
+        for number, form, status, body in answers:
+            rows = perturbed(number)
+            right = scorer.score({name: np.array([row[name] for row in rows]) for name in NAMES})
+            if status != 200:
+                wrong.append(f"{status} {body[:200]!r}")
+                continue
+            labels, probability = answered_in(form, body)
+            if labels != right.prediction.tolist():
+                wrong.append(f"form {form}: {labels} for {right.prediction.tolist()}")
+            if probability is not None:
+                assert right.probability is not None
+                worst = float(np.abs(np.array(probability) - right.probability).max())
+                shares[thread] = max(shares[thread], worst)
+
+    running = [threading.Thread(target=send, args=(thread,)) for thread in range(threads)]
+    for one in running:
+        one.start()
+    for one in running:
+        one.join()
+    assert wrong == []
+    assert shares.max() < 1e-9
+    assert len(unharmed()) == sum(1 + number % 5 for number in range(each * threads))
 
 
 def test_what_is_refused_is_not_written_about(worker: Worker) -> None:
