@@ -93,7 +93,9 @@ class Batcher:
         self.meter.queued_rows += asked.n
         self.meter.queued_bytes += request.size
         self._waiting.append(request)
-        if not self._scheduled and not self._busy:
+        if self._busy:
+            self._watch()
+        elif not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
@@ -142,20 +144,28 @@ class Batcher:
                 then()
 
         self._away.update(request for batch in batches for request in batch)
-        if not self._looking:
-            self._looking = True
-            loop.call_later(LOOK_S, self._look)
+        self._watch()
         loop.run_in_executor(self._executor, work).add_done_callback(done)
 
+    def _watch(self) -> None:
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
     def _look(self) -> None:
-        """Tell the callers of what is in threads when their time is over."""
+        """Tell the callers of what is in threads, and of what waits behind it, when their time is over."""
         now = time.monotonic()
         for request in [one for one in self._away if now > one.deadline]:
             self._away.discard(request)
             self._late(request)
-        self._looking = bool(self._away)
-        if self._looking:
-            asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        if self._busy and any(now > one.deadline for one in self._waiting):
+            late = [one for one in self._waiting if now > one.deadline]
+            self._waiting = [one for one in self._waiting if now <= one.deadline]
+            for request in late:
+                self._late(request)
+        self._looking = False
+        if self._away or self._waiting:
+            self._watch()
 
     def _late(self, request: Request) -> None:
         waited = (time.monotonic() - request.received) * 1000.0
