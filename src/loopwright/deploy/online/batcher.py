@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 
@@ -76,7 +77,8 @@ class Batcher:
         self._scheduled = self._busy = self._looking = False
         #: Seconds of a usual batch, as they were lately.
         self._usual_s = 0.0
-        self._counted: tuple[Route | None, list[VariantMeter]] = (None, [])
+        # By weak reference: what is no longer served is to be given back, also when nobody asks again.
+        self._counted: tuple[Callable[[], Route | None], list[VariantMeter]] = (lambda: None, [])
 
     def submit(self, request: Request) -> None:
         """Take one decoded request; it is answered, or failed, later.
@@ -276,13 +278,13 @@ class Batcher:
 
     def _meters(self, route: Route) -> list[VariantMeter]:
         """Return what counts each variant of a route, by place."""
-        if self._counted[0] is not route:
+        if self._counted[0]() is not route:
             found = [
                 self.meter.variant(variant.name, variant.version, scorer.runtime)
                 for variant, scorer in zip(route.variants, route.scorers, strict=True)
             ]
             self.meter.serves(found)
-            self._counted = route, found
+            self._counted = weakref.ref(route), found
         return self._counted[1]
 
     def _leave(self, request: Request) -> None:
