@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from four_modes import wine, wine_version
+from four_modes import add_version, wine, wine_version
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from loopwright.config import Project
 from loopwright.deploy.base import publish
@@ -316,3 +319,42 @@ def logged(project: Project, deployment: str = "wine-api") -> list[str]:
     """Return the ids in the prediction log."""
     table = PredictionStore(project).table(deployment=deployment, columns=["prediction_id"])
     return list(table["prediction_id"].to_pylist())
+
+
+def moody(rows: Any) -> Any:
+    """Return rows as they are; the file ``mood`` in the project says how many seconds to sleep first, or ``angry``."""
+    import os
+    import time
+    from pathlib import Path
+
+    mood = Path(os.environ.get("LOOPWRIGHT_PROJECT", "/nowhere"), "mood")
+    if mood.exists():
+        said = mood.read_text()
+        if said == "angry":
+            raise RuntimeError("no rows today")
+        time.sleep(float(said or 0))
+    return rows
+
+
+def four_versions(factory: pytest.TempPathFactory) -> Path:
+    """Return the project of `three_versions` with a fourth, whose model calls `moody` for each batch; copy it."""
+    if "moody" not in _prepared:
+        root = factory.mktemp("four-versions") / "project"
+        shutil.copytree(three_versions(factory), root)
+        table = wine()
+        model = make_pipeline(FunctionTransformer(moody), StandardScaler(), LogisticRegression(max_iter=500))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(moody, "__module__", "__main__")  # pickled by value, as a notebook's function is
+            add_version(Project(root), model.fit(table.drop(columns="grower"), table["grower"]), table)
+        _prepared["moody"] = root
+    return _prepared["moody"]
+
+
+def feel(project: Project, mood: str | None) -> None:
+    """Say how the fourth version feels; see `moody`."""
+    path = project.root / "mood"
+    if mood is None:
+        path.unlink(missing_ok=True)
+    else:
+        (path.with_suffix(".new")).write_text(mood)
+        path.with_suffix(".new").replace(path)
