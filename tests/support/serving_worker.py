@@ -195,7 +195,8 @@ def request(
 class Load:
     """Threads that send rows until told to stop, and keep every answer and every failure."""
 
-    def __init__(self, port: int, threads: int = 4, *, entities: bool = False) -> None:
+    def __init__(self, port: int, threads: int = 4, *, entities: bool = False, pause_s: float = 0.0) -> None:
+        self._pause_s = pause_s
         self.port = port
         self.entities = entities
         self.answers: list[dict[str, Any]] = []
@@ -210,6 +211,8 @@ class Load:
         turn = 0
         while not self._stop.is_set():
             turn += 1
+            if self._pause_s:
+                time.sleep(self._pause_s)
             row = (number * 37 + turn) % 178
             entity = f"user-{number}-{turn % 50}"
             headers = JSON | ({"x-entity": entity} if self.entities else {})
