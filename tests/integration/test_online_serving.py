@@ -5,210 +5,71 @@ import http.client
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from four_modes import wine, wine_version
+from four_modes import wine
+from serving_worker import (
+    JSON,
+    ROWS,
+    START_S,
+    TOML,
+    Load,
+    Worker,
+    copy_of,
+    listening,
+    logged,
+    serve,
+    three_versions,
+    workers,
+)
 
 from loopwright.config import Project
 from loopwright.deploy import base
-from loopwright.deploy.base import assign, publish
+from loopwright.deploy.base import assign
 from loopwright.deploy.online.client import Client
 from loopwright.errors import InvalidInput, NotFound, SchemaMismatch, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.predictions import PredictionStore
-from loopwright.records import Deployment, Mode, Variant
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-TOML = """
-[serving]
-max_body = "200kB"
-durability = "{durability}"
-[model.wine]
-target = "grower"
-[deployment.wine-api]
-model = "wine"
-mode = "online"
-[deployment.idle-api]
-model = "wine"
-mode = "online"
-"""
-START_S = 60.0
-JSON = {"content-type": "application/json"}
-ROWS: list[dict[str, Any]] = [
-    {str(name): value for name, value in row.items()}
-    for row in wine().drop(columns="grower").to_dict("records")
-]
-SALT = "salt"
-
-
-class Worker:
-    """A worker process on a listening socket that outlives it, as under the supervisor."""
-
-    def __init__(self, project: Project, listener: socket.socket, name: str = "serving-1") -> None:
-        self.project, self.name = project, name
-        self.port = int(listener.getsockname()[1])
-        self.log = project.root / f"{name}.log"
-        arguments = ["--fd", str(listener.fileno()), "--name", name]
-        with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "loopwright.deploy.online.worker", *arguments],
-                env=os.environ | {"LOOPWRIGHT_PROJECT": str(project.root), "OMP_NUM_THREADS": "1"},
-                pass_fds=(listener.fileno(),),
-                stdout=out,
-                stderr=out,
-            )
-
-    def wait(self, path: str = "/ready") -> None:
-        """Wait until the worker answers 200; when it ends or hangs, fail with what it wrote."""
-        until = time.monotonic() + START_S
-        while time.monotonic() < until and self.process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                if self.ask("GET", path)[0] == 200:
-                    return
-            time.sleep(0.1)
-        pytest.fail(f"The worker did not start:\n{self.log.read_text()[-3000:]}")
-
-    def ask(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-    ) -> tuple[int, Any, dict[str, str]]:
-        """Send one request on a connection of its own."""
-        raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, raw, JSON if headers is None else headers)
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read()), dict(answer.getheaders())
-        finally:
-            connection.close()
-
-    def stop(self) -> int:
-        """Stop the worker as the supervisor does and return its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a project with three versions, prepared."""
-    root = tmp_path_factory.mktemp("serving")
-    (root / "loopwright.toml").write_text(TOML.format(durability="process"))
-    project = Project(root)
-    for rows in (178, 120, 150):
-        wine_version(project, seed_rows=rows)
-    return root
+    return three_versions(tmp_path_factory)
 
 
 @pytest.fixture
 def project(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Return a copy of the project that serves version 1."""
     monkeypatch.delenv("LOOPWRIGHT_LEDGER", raising=False)
-    shutil.copytree(prepared, tmp_path / "project")
-    project = Project(tmp_path / "project")
-    serve(project, champion=(1, 1.0))
-    return project
+    return copy_of(prepared, tmp_path)
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     """Return a listening socket on a free port."""
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as made:
-        made.set_inheritable(True)
+    with listening() as made:
         yield made
 
 
 @pytest.fixture
 def start(listener: socket.socket) -> Iterator[Callable[..., Worker]]:
     """Return a function that starts a worker; what still runs at the end is killed."""
-    workers: list[Worker] = []
-
-    def begin(project: Project, name: str = "serving-1", ready: str = "/ready") -> Worker:
-        workers.append(Worker(project, listener, name))
-        workers[-1].wait(ready)
-        return workers[-1]
-
-    yield begin
-    for worker in workers:
-        worker.process.kill()
-        worker.process.wait()
-
-
-def serve(project: Project, **variants: tuple[int, float]) -> Deployment:
-    """Publish variants as (version, weight)."""
-    made = tuple(Variant(name, version, weight) for name, (version, weight) in variants.items())
-    deployment = Deployment("wine-api", "wine", Mode.online, made, salt=SALT)
-    ledger = Ledger.open(project, actor="test")
-    publish(ledger, deployment)
-    ledger.close()
-    return deployment
-
-
-class Load:
-    """Threads that send rows until told to stop, and keep every answer and every failure."""
-
-    def __init__(self, port: int, threads: int = 4, *, entities: bool = False) -> None:
-        self.port = port
-        self.entities = entities
-        self.answers: list[dict[str, Any]] = []
-        self.failures: list[str] = []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(threads)]
-        for thread in self._threads:
-            thread.start()
-
-    def _send(self, number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        turn = 0
-        while not self._stop.is_set():
-            turn += 1
-            entity = f"user-{number}-{turn % 50}"
-            headers = JSON | ({"x-entity": entity} if self.entities else {})
-            try:
-                body = json.dumps(ROWS[(number * 37 + turn) % 178])
-                connection.request("POST", "/predict/wine-api", body, headers)
-                answer = connection.getresponse()
-                found = json.loads(answer.read())
-            except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
-                self.failures.append(repr(error))
-                connection.close()
-                continue
-            if answer.status == 200:
-                self.answers.append(found | {"entity": entity})
-            else:
-                self.failures.append(f"{answer.status} {found}")
-        connection.close()
-
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait for something to happen under load."""
-        limit = time.monotonic() + START_S
-        while not condition():
-            assert time.monotonic() < limit, f"{what} did not happen; failures: {self.failures[:3]}"
-            time.sleep(0.02)
-
-    def stop(self) -> None:
-        """Stop and wait for the last answers."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(40)
-
-
-def logged(project: Project) -> list[str]:
-    """Return the ids in the prediction log."""
-    table = PredictionStore(project).table(deployment="wine-api", columns=["prediction_id"])
-    return list(table["prediction_id"].to_pylist())
+    with workers(listener) as begin:
+        yield begin
 
 
 def test_bad_input_is_answered_and_never_kills(project: Project, start: Callable[..., Worker]) -> None:
@@ -403,7 +264,7 @@ def test_a_stop_finishes_what_is_under_way(project: Project, start: Callable[...
     assert worker.stop() == 0
     assert time.monotonic() - began < 5
     assert not list((project.predictions / "deployment=wine-api" / "open").glob("*"))
-    load._stop.set()
+    load.end()
     start(project, "serving-2")  # what waits in the socket's backlog gets its answer
     load.stop()
     assert {answer["prediction_id"] for answer in load.answers} <= set(logged(project))

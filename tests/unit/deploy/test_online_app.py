@@ -1,10 +1,14 @@
 """The ASGI application without a socket: batches, isolation, and what the process loads."""
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +99,13 @@ def app(project: Project) -> Iterator[App]:
 
 
 async def ask(
-    app: App, path: str, body: Any = None, headers: dict[str, str] | None = None, method: str = "POST"
+    app: App,
+    path: str,
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+    method: str = "POST",
+    *,
+    text: bool = False,
 ) -> tuple[int, Any]:
     """Send one request to the application."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -115,7 +125,7 @@ async def ask(
         sent.append(message)
 
     await app(scope, receive, send)
-    return sent[0]["status"], json.loads(sent[1]["body"])
+    return sent[0]["status"], sent[1]["body"].decode() if text else json.loads(sent[1]["body"])
 
 
 def test_requests_of_one_turn_are_scored_together_and_never_mixed(project: Project, app: App) -> None:
@@ -296,3 +306,49 @@ def test_a_label_without_a_server(project: Project, app: App) -> None:
     for wrong in (float("nan"), [1], None):
         with pytest.raises(InvalidInput, match="cannot be used"):
             label(answer["prediction_id"], wrong, project=project)  # type: ignore[arg-type]
+
+
+def test_a_model_that_nobody_asks_for_gives_back_its_memory(project: Project, app: App) -> None:
+    """After `unload_after` nothing in the process holds the model; the next request loads it and is answered."""
+    predictor = app.predictors["wine-api"]
+    for path in ("/predict/wine-api", "/v2/models/wine-api/infer"):
+        asyncio.run(ask(app, path, ROWS[0]))
+    asyncio.run(ask(app, "/try/wine-api", method="GET", text=True))
+    assert predictor.route is not None
+    model = weakref.ref(predictor.route.loaded[1])
+    assert not predictor.unload_idle()
+    predictor.config = predictor.config.model_copy(update={"unload_after": timedelta(0)})
+    assert predictor.unload_idle()
+    gc.collect()
+    assert model() is None
+    assert (predictor.asleep, predictor.ready) == (True, True)
+    _, facts = asyncio.run(ask(app, "/deployments/wine-api", method="GET"))
+    assert facts["state"] == "asleep"
+    status, answer = asyncio.run(ask(app, "/predict/wine-api", ROWS[0]))
+    assert (status, answer["prediction"], predictor.asleep) == (200, "anna", False)
+
+
+def test_a_request_that_waits_behind_a_slow_batch_hears_that_it_is_late(app: App) -> None:
+    """A deadline that passes in the queue is answered with 504 when it passes, not when the batch before it is done."""
+    service = app._services["wine-api"]
+    predict, go = service.predictor.predict, threading.Event()
+
+    def slowly(*given: Any, **more: Any) -> Any:
+        go.wait(20)
+        return predict(*given, **more)
+
+    async def two() -> tuple[int, tuple[int, Any], tuple[int, Any]]:
+        service.batcher._usual_s = 1.0
+        service.predictor.predict = slowly  # type: ignore[method-assign]
+        first = asyncio.create_task(ask(app, "/predict/wine-api", ROWS[0]))
+        await asyncio.sleep(0.05)
+        late = await ask(app, "/predict/wine-api", ROWS[1], {"x-timeout-ms": "20"})
+        waiting = app.admission.rows
+        go.set()
+        return waiting, late, await first
+
+    waiting, late, first = asyncio.run(two())
+    service.predictor.predict = predict  # type: ignore[method-assign]
+    assert (late[0], late[1]["error"]["code"]) == (504, "deadline_exceeded")
+    assert first[0] == 200
+    assert (waiting, app.admission.rows, app.admission.nbytes) == (1, 0, 0)

@@ -384,11 +384,11 @@ def _by_type(protocol: str, headers: Mapping[bytes, bytes], *, only: bool = Fals
     WrongType
         None does. A page of another site cannot send any of these types unasked.
     """
+    if headers.get(b"content-encoding", b"identity").strip().lower() not in {b"identity", b""}:
+        raise wire.WrongType("A compressed body is not read here.", valid="Send it as it is.")
     if protocol != RECORDS:
         return protocol
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if headers.get(b"content-encoding", b"identity").strip().lower() not in {b"identity", b""}:
-        raise wire.WrongType("A compressed body is not read here.", valid="Send it as it is.")
     if kind == _JSON:
         return RECORDS
     from loopwright.deploy.online.codecs.tables import CONTENT_TYPES

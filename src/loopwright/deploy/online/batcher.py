@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 
@@ -76,7 +77,8 @@ class Batcher:
         self._scheduled = self._busy = self._looking = False
         #: Seconds of a usual batch, as they were lately.
         self._usual_s = 0.0
-        self._counted: tuple[Route | None, list[VariantMeter]] = (None, [])
+        # By weak reference: what is no longer served is to be given back, also when nobody asks again.
+        self._counted: tuple[Callable[[], Route | None], list[VariantMeter]] = (lambda: None, [])
 
     def submit(self, request: Request) -> None:
         """Take one decoded request; it is answered, or failed, later.
@@ -93,7 +95,9 @@ class Batcher:
         self.meter.queued_rows += asked.n
         self.meter.queued_bytes += request.size
         self._waiting.append(request)
-        if not self._scheduled and not self._busy:
+        if self._busy:
+            self._watch()
+        elif not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
@@ -142,20 +146,28 @@ class Batcher:
                 then()
 
         self._away.update(request for batch in batches for request in batch)
-        if not self._looking:
-            self._looking = True
-            loop.call_later(LOOK_S, self._look)
+        self._watch()
         loop.run_in_executor(self._executor, work).add_done_callback(done)
 
+    def _watch(self) -> None:
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
     def _look(self) -> None:
-        """Tell the callers of what is in threads when their time is over."""
+        """Tell the callers of what is in threads, and of what waits behind it, when their time is over."""
         now = time.monotonic()
         for request in [one for one in self._away if now > one.deadline]:
             self._away.discard(request)
             self._late(request)
-        self._looking = bool(self._away)
-        if self._looking:
-            asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        if self._busy and any(now > one.deadline for one in self._waiting):
+            late = [one for one in self._waiting if now > one.deadline]
+            self._waiting = [one for one in self._waiting if now <= one.deadline]
+            for request in late:
+                self._late(request)
+        self._looking = False
+        if self._away or self._waiting:
+            self._watch()
 
     def _late(self, request: Request) -> None:
         waited = (time.monotonic() - request.received) * 1000.0
@@ -266,13 +278,13 @@ class Batcher:
 
     def _meters(self, route: Route) -> list[VariantMeter]:
         """Return what counts each variant of a route, by place."""
-        if self._counted[0] is not route:
+        if self._counted[0]() is not route:
             found = [
                 self.meter.variant(variant.name, variant.version, scorer.runtime)
                 for variant, scorer in zip(route.variants, route.scorers, strict=True)
             ]
             self.meter.serves(found)
-            self._counted = route, found
+            self._counted = weakref.ref(route), found
         return self._counted[1]
 
     def _leave(self, request: Request) -> None:

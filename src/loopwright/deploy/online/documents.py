@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -45,7 +46,8 @@ class Documents:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._described: dict[str, tuple[Route, Any]] = {}
+        # By weak reference: what is no longer served is to be given back.
+        self._described: dict[str, tuple[Callable[[], Route | None], Any]] = {}
 
     def follow(self, project: Project) -> None:
         """Take over the configuration."""
@@ -160,11 +162,11 @@ class Documents:
         if route is None:
             return None
         known = self._described.get(name)
-        if known is None or known[0] is not route:
+        if known is None or known[0]() is not route:
             champion = predictor.scorer
             log = predictor.config.log
             made = described(route, champion.folder, predictor.config.entity, hidden=(*log.drop, *log.hash))
-            known = self._described[name] = route, made
+            known = self._described[name] = weakref.ref(route), made
         return known[1]
 
     def _all(self, predictors: Mapping[str, Predictor]) -> dict[str, Any]:

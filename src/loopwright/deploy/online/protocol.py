@@ -11,10 +11,14 @@ answer that is not read and a connection that idles are ended by it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from typing import TYPE_CHECKING, Any
+import urllib.parse
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from loopwright.deploy.online import wire
 from loopwright.deploy.online.codecs.base import Reply
@@ -34,6 +38,11 @@ MOST_HEADERS = 64 * 1024
 LOOK_S = 1.0
 #: Seconds that the ASGI side has longer than we do, so that it can answer that a body came too slowly.
 MERCY_S = 2.0
+#: Seconds in which what still arrives is read and forgotten after the last answer of a connection.
+LINGER_S = 5.0
+#: Seconds that idle connections stay when the server stops, for requests that are on their way already.
+LEAVE_S = 0.05
+_NEVER = float("inf")
 _JSON = b"application/json"
 #: Headers that change nothing about how a request is answered.
 _USUAL = frozenset(
@@ -50,6 +59,9 @@ _USUAL = frozenset(
 )
 #: Headers of a request that needs the ASGI side.
 _LONG_WAY = frozenset({b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"})
+#: Headers that ask for another protocol.
+_UPGRADE = frozenset({b"connection", b"http2-settings", b"upgrade"})
+_VALID = "HTTP/1.1 with one Host and either Content-Length or chunks."
 
 
 class HeadersTooLong(InvalidInput):
@@ -111,8 +123,33 @@ class Exchange(Request):
         self.wire.write(self, error.http_status, refusal(error))
 
 
+class Cycle(RequestResponseCycle):
+    """A request on the ASGI side.
+
+    `lingers` says that the connection ends with its answer, which went out before the request was complete.
+    """
+
+    lingers = False
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the answer."""
+        if message["type"] != "http.response.start" or not self.more_body:
+            await super().send(message)
+            return
+        if self.waiting_for_100_continue:
+            # Whether its body still comes is its sender's choice, so that nobody knows where the next request begins.
+            self.keep_alive = False
+        await super().send(message)
+        if not self.keep_alive:
+            # uvicorn would close at once, and what is still arriving would destroy the answer.
+            self.keep_alive = self.lingers = True
+
+
 class Wire(HttpToolsProtocol):
     """One connection.
+
+    `cycle` is the request that arrived last. Those before it that wait for their turn are in `pipeline`, the newest at
+    its left, and the one that is answered is in neither unless it is the last.
 
     Parameters
     ----------
@@ -127,9 +164,17 @@ class Wire(HttpToolsProtocol):
         self._own_app = app
         #: Since when the request that is arriving has been, or nothing has arrived at all; infinity while none is.
         self.reading_since = time.monotonic()
-        self.idle_since = self.paused_since = float("inf")
-        self._in_headers = 0
-        self._broken = False
+        self.idle_since = self.paused_since = self.ending_since = _NEVER
+        self._unsent = 0
+        self._in_headers = self._arrived = 0
+        #: Nothing of what arrives is read any more; and the answers that are due now are the last.
+        self._broken = self._last = False
+        self._fresh = True
+        self._upgrading = False
+        self._asked = b"", b""
+        self._refused: LoopwrightError | None = None
+        #: The request on the ASGI side that was started last.
+        self._answering: Any = None
         self._head: tuple[Any, bytes] = (None, b"")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -141,34 +186,104 @@ class Wire(HttpToolsProtocol):
         """Take what arrived."""
         if self._broken:
             return
+        self._fresh = False
         self._in_headers += len(data)
-        super().data_received(data)
-        if self._in_headers > MOST_HEADERS and not self._broken:
-            self._refuse_all(
-                HeadersTooLong(
-                    f"The request line and headers have more than {MOST_HEADERS} bytes.",
-                    valid="Send rows in the body.",
-                )
-            )
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
-        self._refuse_all(NotHttp(msg, valid="HTTP/1.1 with either Content-Length or chunks."))
-
-    def _refuse_all(self, error: LoopwrightError) -> None:
-        """Answer with an error and close; behind a request that is being answered, close once it is."""
-        self._broken = True
-        self.reading_since = float("inf")
-        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
-            self.cycle.keep_alive = False
+        self._arrived = self._in_headers
+        rest: bytes | memoryview = data
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(rest)
+                    break
+                except httptools.HttpParserUpgrade as found:
+                    rest = memoryview(rest)[found.args[0] :]
+                    head = self._stay()
+                    self.parser.feed_data(head)
+        except httptools.HttpParserError as error:
+            self._refuse_all(self._refused or NotHttp(f"This is no HTTP/1.1: {error}.", valid=_VALID))
             return
-        if self.cycle is not None and not self.cycle.response_complete:
-            # Its body will never be complete.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        made = refusal(error)
-        self.transport.write(self._answer(error.http_status, made, close=True))
-        self.transport.close()
+        if self._in_headers > MOST_HEADERS:
+            self._refuse_all(_too_long())
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Note that the caller sends nothing more; what it has sent as a whole is answered.
+
+        Returns
+        -------
+        bool
+            Whether the connection stays open for that.
+        """
+        if self._broken and not self._last:
+            return False
+        self._broken = True
+        self.reading_since = self.idle_since = _NEVER
+        self._last = self._is_due()
+        return self._last
+
+    def _stay(self) -> bytes:
+        """Return the head of a request that asks for another protocol as one that does not: there is no other here.
+
+        The parser would leave the body to that protocol. Java's HTTP client asks for HTTP/2 with every first request.
+        """
+        self._upgrading = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        lines = [b"%b %b HTTP/%b" % (self._asked[0], self.url, self._asked[1])]
+        for name, value in self.headers:
+            if name == b"connection":
+                wanted = [one.strip() for one in value.split(b",")]
+                lines.append(
+                    b"connection: " + b", ".join(one for one in wanted if one.lower() not in _UPGRADE)
+                )
+            elif name not in _UPGRADE:
+                lines.append(name + b": " + value)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _is_due(self) -> bool:
+        """Forget a request that will never be complete, and return whether answers to others are still to come."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        if not cycle.more_body:
+            return True
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if self.pipeline:
+            self.pipeline.popleft()
+            return True
+        return False
+
+    def _refuse_all(self, error: LoopwrightError | None) -> None:
+        """Answer with an error and end the connection; behind requests that are being answered, end it once they are."""
+        self._broken = True
+        self.reading_since = self.idle_since = _NEVER
+        cycle: Any = self.cycle
+        # An answer that went out before its request was complete is not followed by a second.
+        answered = (
+            cycle is not None
+            and cycle.more_body
+            and (cycle.response_complete or (type(cycle) is Cycle and cycle.response_started))
+        )
+        if self._is_due():
+            self._last = True
+            return
+        if error is not None and not answered:
+            self.transport.write(self._answer(error.http_status, refusal(error), close=True))
+        self._end()
+
+    def _end(self) -> None:
+        """Send nothing more, and read on for a while: to close on what is still arriving would destroy the answer."""
+        self._broken = True
+        self.reading_since = self.idle_since = _NEVER
+        if self.transport.is_closing():
+            return
+        self.ending_since = time.monotonic()
+        try:
+            self.transport.write_eof()
+        except (OSError, NotImplementedError, RuntimeError):
+            self.transport.close()
+            return
+        self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
         """Begin with a request."""
@@ -176,12 +291,23 @@ class Wire(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        if self.reading_since == float("inf"):
+        if self.reading_since == _NEVER:
             self.reading_since = time.monotonic()
-        self.idle_since = float("inf")
+        self.idle_since = _NEVER
 
     def on_headers_complete(self) -> None:
         """Choose the way of a request."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse(NotHttp("CONNECT asks for a proxy, and this is none.", valid=_VALID))
+            self._upgrading = True
+            # Afterwards the parser has forgotten it.
+            self._asked = self.parser.get_method(), self.parser.get_http_version().encode()
+            return
+        if self._arrived > MOST_HEADERS:
+            length = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if length > MOST_HEADERS:
+                self._refuse(_too_long())
         self._in_headers = 0
         cycle = self.cycle
         service = self._own_app.short.get(self.url)
@@ -194,6 +320,8 @@ class Wire(HttpToolsProtocol):
                 and declared.isdigit()
                 and int(declared) < min(LARGE_BODY, self._own_app.limit + 1)
                 and _LONG_WAY.isdisjoint(given)
+                and len(given) == len(self.headers)
+                and b"host" in given
                 and self.parser.get_method() == b"POST"
                 and self.parser.get_http_version() == "1.1"
             ):
@@ -203,13 +331,72 @@ class Wire(HttpToolsProtocol):
                 return
         self._long_way()
 
+    def _refuse(self, error: LoopwrightError) -> NoReturn:
+        """End parsing with an error, from within the parser."""
+        self._refused = error
+        raise error
+
     def _long_way(self) -> None:
         """Give a request to the ASGI side."""
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
-        self.headers += headers
-        super().on_headers_complete()
+        version = self.parser.get_http_version()
+        self._check(version)
+        try:
+            url = httptools.parse_url(self.url)
+            raw_path = url.path
+            path = raw_path.decode("ascii")
+        except (httptools.HttpParserError, UnicodeDecodeError, AttributeError):
+            shown = self.url[:100].decode("latin-1")
+            self._refuse(NotHttp(f"The address {shown!r} is none.", valid="It begins with /."))
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,  # type: ignore[typeddict-item]
+            "method": self.parser.get_method().decode("ascii"),
+            "root_path": self.root_path,
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": url.query or b"",
+            "headers": self.headers,
+            "state": {},
+        }
+        existing = self.cycle
+        self.cycle = cycle = Cycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version == "1.1" and self.parser.should_keep_alive() and not self._last,
+            on_response=self.on_response_complete,
+        )
+        if existing is None or existing.response_complete:
+            self._answering = cycle
+            self._start_asgi_task(cycle, self.app)
+        else:
+            # It was sent before the answer to another: it waits, and so does what comes behind it.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _check(self, version: str) -> None:
+        """Refuse what two servers could understand in two ways."""
+        if version not in {"1.1", "1.0"}:
+            self._refuse(NotHttp(f"HTTP/{version} is not spoken here.", valid=_VALID))
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                shown = value[:60].decode("latin-1")
+                self._refuse(NotHttp(f"The transfer encoding {shown!r} is not read here.", valid=_VALID))
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            self._refuse(NotHttp(f"The request has {hosts} headers called Host.", valid=_VALID))
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
@@ -217,19 +404,31 @@ class Wire(HttpToolsProtocol):
         self._in_headers = 0
         cycle: Any = self.cycle
         if type(cycle) is Exchange:
-            cycle.body = cycle.body + body if cycle.body else body
-        else:
-            super().on_body(body)
+            if not cycle.body:
+                cycle.body = body
+            elif type(cycle.body) is bytearray:
+                cycle.body += body
+            else:
+                cycle.body = bytearray(cycle.body + body)
+        elif not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Take a request that is complete."""
-        self._in_headers = 0
-        self.reading_since = float("inf")
-        cycle: Any = self.cycle
-        if type(cycle) is not Exchange:
-            super().on_message_complete()
+        if self._upgrading:
             return
+        self._in_headers = 0
+        self.reading_since = _NEVER
+        cycle: Any = self.cycle
         cycle.more_body = False
+        if type(cycle) is not Exchange:
+            cycle.message_event.set()
+            if cycle.response_complete:
+                self.idle_since = time.monotonic()
+            return
         app, given = self._own_app, cycle.given
         if not given.keys() <= _USUAL or app.guarded:
             try:
@@ -248,23 +447,16 @@ class Wire(HttpToolsProtocol):
         if exchange.disconnected or self.transport.is_closing():
             return
         if request_id := exchange.given.get(b"x-request-id"):
-            reply.headers.append((b"x-request-id", request_id))
-        close = not exchange.keep_alive or self._broken
+            reply.headers.append((b"x-request-id", request_id[: wire.LONGEST]))
+        close = not exchange.keep_alive or (self._last and not self.pipeline)
         self.transport.write(self._answer(status, reply, close=close))
         self.server_state.total_requests += 1
-        if close:
-            self.transport.close()
-            return
-        if self.flow.write_paused:
-            # The caller does not read its answers: nothing more is read from it until it does.
-            self.flow.pause_reading()
-        elif self.flow.read_paused:
-            self.flow.resume_reading()
-        if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+        if not close:
+            self._go_on()
+        elif self._broken:
+            self._end()
         else:
-            self.idle_since = time.monotonic()
+            self.transport.close()
 
     def _answer(self, status: int, reply: Reply, *, close: bool) -> bytes:
         """Return a whole answer: status line, headers and body."""
@@ -282,36 +474,103 @@ class Wire(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on after an answer of the ASGI side."""
-        super().on_response_complete()
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        cycle: Any = self.cycle
+        if type(cycle) is Cycle and cycle.response_complete and cycle.lingers:
+            self._end()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Turn to the next request of the connection."""
+        if self.flow.write_paused:
+            # The caller does not read its answers: nothing more is read from it until it does.
+            self.flow.pause_reading()
+        elif self.flow.read_paused:
+            self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            if cycle.more_body:
+                # While it waited it was not read.
+                self.reading_since = time.monotonic()
+            self._answering = cycle
+            self._start_asgi_task(cycle, app)
+        elif self._last:
+            self._end()
+        else:
             self.idle_since = time.monotonic()
 
     def pause_writing(self) -> None:
         """Note that the caller does not read."""
         self.paused_since = time.monotonic()
+        self._unsent = self.transport.get_write_buffer_size()
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """Go on when the caller reads again."""
-        self.paused_since = float("inf")
+        self.paused_since = _NEVER
         super().resume_writing()
         if self.cycle is None or self.cycle.response_complete:
             self.flow.resume_reading()
 
+    def shutdown(self) -> None:
+        """End the connection once what was sent to it is answered; uvicorn says so when the server stops."""
+        self._last = True
+        cycle = self.cycle
+        if self.ending_since != _NEVER:
+            self.transport.close()
+        elif cycle is None or cycle.response_complete:
+            # A request may be on its way, or wait to be read: what the system has taken for us is answered.
+            self.loop.call_later(LEAVE_S, self._leave)
+        else:
+            cycle.keep_alive = False
+
+    def _leave(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        if self._answering is not None:
+            # uvicorn tells only the request that arrived last.
+            self._answering.disconnected = True
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
     def look(self, now: float, timeout: float) -> None:
         """End what takes longer than it may; called about once a second."""
-        if self.transport.is_closing():
-            return
         if now - self.paused_since > timeout:
-            self.transport.abort()
-        elif self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent >= self._unsent:
+                self.transport.abort()
+                return
+            self._unsent, self.paused_since = unsent, now
+        if self.transport.is_closing():
+            # It waits for its last answer to be read.
+            self.ending_since = min(self.ending_since, now)
+            if now - self.ending_since > timeout and self.paused_since == _NEVER:
+                self.transport.abort()
+            return
+        if now - self.ending_since > LINGER_S:
+            with contextlib.suppress(OSError):
+                self.transport.close()
+        elif self.pipeline or (
+            self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        ):
             return
         elif now - self.reading_since > timeout:
             # On the ASGI side reading has a time limit of its own, and an answer.
             cycle: Any = self.cycle
             on_asgi = cycle is not None and not cycle.response_complete and type(cycle) is not Exchange
             if not on_asgi or now - self.reading_since > timeout + MERCY_S:
-                self._refuse_all(wire.too_slow(timeout))
+                self._refuse_all(None if self._fresh else wire.too_slow(timeout))
         elif now - self.idle_since > self.timeout_keep_alive:
             self.transport.close()
+
+
+def _too_long() -> HeadersTooLong:
+    return HeadersTooLong(
+        f"The request line and headers have more than {MOST_HEADERS} bytes.", valid="Send rows in the body."
+    )

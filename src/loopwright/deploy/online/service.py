@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 from loopwright.deploy.base import Predictor, Route
 from loopwright.deploy.online.batcher import Batcher
@@ -16,6 +18,7 @@ from loopwright.deploy.online.codecs.options import Options
 from loopwright.deploy.online.codecs.records import Records
 from loopwright.deploy.online.request import Request
 from loopwright.errors import LoopwrightError
+from loopwright.records import Signature
 
 __all__ = ["LARGE_BODY", "RECORDS", "Service"]
 
@@ -25,6 +28,16 @@ RECORDS = "records"
 LARGE_BODY = 256 * 1024
 #: Seconds between two looks whether a model that was asleep is loaded.
 WAKE_S = 0.02
+
+
+@dataclass(slots=True)
+class _Made:
+    """The codecs for a route, which is kept by weak reference: what is no longer served is to be given back."""
+
+    route: Callable[[], Route | None]
+    signature: Signature | None
+    entity: str | None
+    codecs: dict[str, Codec]
 
 
 class Service:
@@ -42,8 +55,7 @@ class Service:
         self.predictor = predictor
         self.batcher = batcher
         self._executor = executor
-        self._codecs: dict[str, Codec] = {}
-        self._made_for: tuple[Route | None, str | None] = (None, None)
+        self._made = _Made(lambda: None, None, None, {})
 
     @property
     def name(self) -> str:
@@ -53,15 +65,16 @@ class Service:
     def codec(self, protocol: str, route: Route) -> Codec:
         """Return what reads and writes a protocol for a route; a new version with the same inputs keeps it."""
         entity = self.predictor.config.entity
-        known, own = self._made_for
-        if known is not route or own != entity:
-            if known is None or known.signature != route.signature or own != entity:
-                self._codecs = {}
-            self._made_for = route, entity
-        codec = self._codecs.get(protocol)
+        # Read once: a large body is decoded in a thread, for a route that may be another by now.
+        made = self._made
+        if made.route() is not route or made.entity != entity:
+            alike = (made.signature, made.entity) == (route.signature, entity)
+            codecs = made.codecs if alike else {}
+            self._made = made = _Made(weakref.ref(route), route.signature, entity, codecs)
+        codec = made.codecs.get(protocol)
         if codec is None:
             more = {"deployment": self.name} if protocol == "v2" else {}
-            codec = self._codecs[protocol] = load(protocol)(route.signature, entity, **more)
+            codec = made.codecs[protocol] = load(protocol)(route.signature, entity, **more)
         return codec
 
     def take(self, request: Request, body: bytes | bytearray, headers: Mapping[bytes, bytes]) -> None:

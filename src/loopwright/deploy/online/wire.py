@@ -116,7 +116,7 @@ def details_of(headers: Mapping[bytes, bytes]) -> Details:
 
 def timeout_s(value: str, what: str) -> float:
     """Return a timeout given in milliseconds as seconds, or raise `InvalidInput` that names where it stood."""
-    if not value.isdecimal() or not 1 <= int(value[:12]) <= LONGEST_TIMEOUT_MS:
+    if not (value.isascii() and value.isdecimal()) or not 1 <= int(value[:12]) <= LONGEST_TIMEOUT_MS:
         raise InvalidInput(
             f"{what} is {value[:60]!r}.", valid=f"It is in milliseconds, from 1 to {LONGEST_TIMEOUT_MS}."
         )
@@ -139,7 +139,7 @@ async def read_body(
     Raises
     ------
     TooLarge
-        It is larger; reading stops there.
+        It is larger; reading stops there, and the connection ends with the answer.
     TooSlow
         It did not arrive in time.
     Gone
@@ -147,8 +147,6 @@ async def read_body(
     """
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
-        if b"expect" not in headers:
-            await _drain(receive, limit)
         raise too_large(limit)
     try:
         async with asyncio.timeout(seconds):
@@ -168,7 +166,6 @@ async def read_body(
 async def _rest(receive: Receive, body: bytearray, limit: int) -> bytearray:
     while True:
         if len(body) > limit:
-            await _drain(receive, limit)
             raise too_large(limit)
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -178,24 +175,6 @@ async def _rest(receive: Receive, body: bytearray, limit: int) -> bytearray:
             if len(body) > limit:
                 raise too_large(limit)
             return body
-
-
-async def _drain(receive: Receive, most: int) -> None:
-    """Read on and forget, up to `most` bytes and a few seconds.
-
-    Closing a connection on which more is arriving resets it, and the sender never sees the answer.
-    """
-    try:
-        async with asyncio.timeout(5.0):
-            while most > 0:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Gone
-                most -= len(message.get("body", b""))
-                if not message.get("more_body"):
-                    return
-    except TimeoutError:
-        return
 
 
 def too_large(limit: int) -> TooLarge:
