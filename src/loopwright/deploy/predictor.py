@@ -386,6 +386,7 @@ class Predictor:
         scored = time.monotonic()
         answers.started = started
         answers.score_s = scored - started
+        answers.parts = answers.parts or ((0, n, scored - started),)
         if not log:
             return answers
         arrived = started if received is None else received
@@ -495,9 +496,7 @@ def _all_by_one(
 ) -> tuple[Answers, list[Part]]:
     """Let the only variant answer."""
     own = _columns(route, 0, columns)
-    started = time.monotonic()
     part = Part(0, None, own, route.scorers[0].score(own))
-    seconds = time.monotonic() - started
     probability = part.scores.probability if route.same[0] else widened(part.scores, route, 0)
     answers = Answers(
         route.deployment.model,
@@ -507,7 +506,6 @@ def _all_by_one(
         probability,
         route.variants,
         outputs=route.signature.outputs,
-        parts=((0, len(ids), seconds),),
     )
     return answers, [part]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["BatchWriter"]
+__all__ = ["BatchWriter", "FixedWriter"]
 
 _ALIGN = 8
 _PADDING = [bytes(number) for number in range(_ALIGN)]
@@ -61,7 +61,7 @@ class BatchWriter:
         self._nodes_at, self._buffers_at = nodes + 4, buffers + 4
         self._pack_nodes = struct.Struct(f"<{2 * self.nodes}q").pack_into
         self._pack_buffers = struct.Struct(f"<{2 * self.buffers}q").pack_into
-        self._pack_one = struct.Struct("<q").pack_into
+        self.put = struct.Struct("<q").pack_into
 
     def write(self, rows: int, nodes: Sequence[int], buffers: Sequence[Any]) -> bytes:
         """Return a batch as it is appended to a stream.
@@ -77,7 +77,7 @@ class BatchWriter:
             are no nulls), then offsets or values as the field's type has them. ``self.buffers`` of them.
         """
         spans: list[int] = []
-        parts: list[Any] = [self._prefix, b""]
+        parts: list[Any] = [b""]
         at = 0
         for buffer in buffers:
             size = len(buffer) if type(buffer) is bytes else buffer.nbytes
@@ -88,13 +88,83 @@ class BatchWriter:
                 if gap := -at % _ALIGN:
                     parts.append(_PADDING[gap])
                     at += gap
+        parts[0] = self.head(rows, nodes, spans, at)
+        return b"".join(parts)
+
+    def head(self, rows: int, nodes: Sequence[int], spans: Sequence[int], length: int) -> bytes:
+        """Return what stands before the buffers: `spans` are offset and size of each, `length` that of all."""
         metadata = bytearray(self._metadata)
-        self._pack_one(metadata, self._body_length_at, at)
-        self._pack_one(metadata, self._length_at, rows)
+        self.put(metadata, self._body_length_at, length)
+        self.put(metadata, self._length_at, rows)
         self._pack_nodes(metadata, self._nodes_at, *nodes)
         self._pack_buffers(metadata, self._buffers_at, *spans)
-        parts[1] = metadata
+        return self._prefix + metadata
+
+    def span_at(self, buffer: int) -> int:
+        """Return where the size of a buffer stands in what `head` returns."""
+        return len(self._prefix) + self._buffers_at + 16 * buffer + 8
+
+
+class FixedWriter:
+    """Writes batches whose buffers have the same sizes each time, but for one.
+
+    Parameters
+    ----------
+    writer
+        Of the batches' schema.
+    rows, nodes
+        As for `BatchWriter.write`.
+    sizes
+        Bytes of each buffer that is not empty, in their order; -1 for the one that differs from batch to batch.
+    places
+        Which of all buffers these are.
+    """
+
+    def __init__(
+        self,
+        writer: BatchWriter,
+        rows: int,
+        nodes: Sequence[int],
+        sizes: Sequence[int],
+        places: Sequence[int],
+    ) -> None:
+        self._writer, self._rows, self._nodes = writer, rows, nodes
+        self._sizes, self._places = sizes, places
+        self._gaps = [_PADDING[-max(size, 0) % _ALIGN] for size in sizes]
+        self._open = sizes.index(-1)
+        self._heads: dict[int, tuple[bytes, int]] = {}
+
+    def write(self, buffers: list[bytes], size: int) -> bytes:
+        """Return a batch of these buffers; `size` is that of the one that differs."""
+        padded = size + -size % _ALIGN
+        known = self._heads.get(padded)
+        if known is None:
+            known = self._heads[padded] = self._head(padded)
+        head, at = known
+        parts: list[Any] = [b""]
+        for buffer, gap in zip(buffers, self._gaps, strict=True):
+            parts += (buffer, gap)
+        if padded != size:
+            parts[2 * self._open + 2] = _PADDING[padded - size]
+            # The offsets follow from the padded size; the buffer's own size is the only number that does not.
+            exact = bytearray(head)
+            self._writer.put(exact, at, size)
+            parts[0] = exact
+        else:
+            parts[0] = head
         return b"".join(parts)
+
+    def _head(self, padded: int) -> tuple[bytes, int]:
+        """Return prefix and metadata for one padded size, and where in them the size itself stands."""
+        spans = [0, 0] * self._writer.buffers
+        at = 0
+        for size, place in zip(self._sizes, self._places, strict=True):
+            size = padded if size < 0 else size
+            spans[2 * place : 2 * place + 2] = (at, size)
+            at += size + -size % _ALIGN
+        return self._writer.head(self._rows, self._nodes, spans, at), self._writer.span_at(
+            self._places[self._open]
+        )
 
 
 def _u32(data: bytes, at: int) -> int:

@@ -93,7 +93,7 @@ class RollingLog:
             try:
                 tail.append(body, rows)
             finally:
-                if self._is_full(tail):
+                if tail.broken or tail.rows >= self._seal_rows or tail.size_bytes >= self._seal_bytes:
                     self._full.append(self._tails.pop(kind))
 
     def _open(self, kind: str, schema: Any) -> Tail:
@@ -106,9 +106,6 @@ class RollingLog:
                 hint=f"df -h {self._folder.root.parent}; ls -ld {self._folder.root.parent}",
             ) from error
         return tail
-
-    def _is_full(self, tail: Tail) -> bool:
-        return tail.broken or tail.rows >= self._seal_rows or tail.size_bytes >= self._seal_bytes
 
     def _is_due(self, tail: Tail) -> bool:
         now = now_us()

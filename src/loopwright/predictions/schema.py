@@ -12,6 +12,7 @@ import json
 import struct
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
+from itertools import accumulate
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from loopwright.errors import SchemaMismatch, listing
 from loopwright.predictions import columns
-from loopwright.predictions.ipc import BatchWriter
+from loopwright.predictions.ipc import BatchWriter, FixedWriter
 from loopwright.predictions.rows import Predictions, matrix_of
 from loopwright.records import Signature, Task
 
@@ -71,6 +72,9 @@ _HEX = frozenset("0123456789abcdef")
 _HEAD = np.dtype(
     [("id", "V16"), ("at", "<i8"), ("propensity", "<f8"), ("version", "<i4"), ("latency", "<f4")]
 )
+#: Where the only list of a row begins and ends; and the same for a list that is missing.
+_ONE_LIST = struct.Struct("<ii").pack
+_NO_LIST = bytes(8)
 _ONE_HEAD = struct.Struct("<16sqdif").pack
 #: Between variant, request id, trace and entity, which lie in one text; a row without the last three is its variant.
 _SEPARATOR = "\x1f"
@@ -194,6 +198,8 @@ class Layout:
             A column is not as long as the others, or an input holds values of another type.
         """
         n = len(rows.prediction_id)
+        if n == 1 and (one := self._encode_one(rows)) is not None:
+            return one
         texts, nulls = self._texts(rows, n)
         valid, offsets, data = texts
         nodes: list[int] = [n, 0, n, 0, n * self._width, nulls]
@@ -219,6 +225,88 @@ class Layout:
             nodes += (n, 0, matrix.size, 0)
             buffers += (b"", _offsets(n, width), b"", np.ascontiguousarray(matrix))
         return self._writer.write(n, nodes, buffers)
+
+    def _encode_one(self, rows: Predictions) -> bytes | None:
+        """Return one row as `encode` does, in a third of the time; None where something about it is unusual.
+
+        All its buffers but the texts have sizes that are known beforehand.
+        """
+        inputs = rows.inputs
+        find = getattr(inputs, "matrix", None)
+        if find is None or self.outputs or self.prediction == "string" or rows.raw_id is None:
+            return None
+        if type(rows.at_us) is not int or type(rows.version) is not int:
+            return None
+        texts = _meta(rows, 1)
+        if self.texts:
+            block = find(self.texts)
+            if block is None:
+                return None
+            texts += block[0].tolist()
+        try:
+            data = "".join(texts).encode("ascii")
+        except (TypeError, UnicodeEncodeError):
+            return None  # a missing text, or one whose length in bytes is another
+        values: list[bytes] = []
+        for kind, names in self.blocks.items():
+            matrix = find(names)
+            if matrix is None or matrix.dtype != kind or len(matrix) != 1:
+                return None
+            values.append(matrix.tobytes())
+        prediction, shares = rows.prediction, rows.probability
+        if prediction.dtype != _NUMPY[self.prediction] or prediction.shape != (1,):
+            return None
+        values.append(prediction.tobytes())
+        if shares is None:
+            values += (b"\0", _NO_LIST)
+            width = -1
+        else:
+            if shares.dtype != np.float64 or shares.ndim != 2 or len(shares) != 1:
+                return None
+            width = shares.shape[1]
+            values += (_ONE_LIST(0, width), shares.tobytes())
+        head = _ONE_HEAD(
+            rows.raw_id, rows.at_us, _single(rows.propensity, 1), rows.version, _single(rows.latency_ms, 1)
+        )
+        offsets = self._one_offsets(0, *accumulate(map(len, texts)))
+        writer = self._ones.get(width)
+        if writer is None:
+            writer = self._ones[width] = self._one_writer(width)
+        return writer.write([head, offsets, data, *values], len(data))
+
+    @cached_property
+    def _one_offsets(self) -> Any:
+        return struct.Struct(f"<{self._width + 1}i").pack
+
+    @cached_property
+    def _ones(self) -> dict[int, FixedWriter]:
+        """Writers of one row, by the number of its probabilities, -1 for none."""
+        return {}
+
+    def _one_writer(self, width: int) -> FixedWriter:
+        nodes: list[int] = [1, 0, 1, 0, self._width, 0]
+        #: Sizes in bytes of the buffers that are written, and which of all buffers they are; the others are empty.
+        sizes: list[int] = [_HEAD.itemsize, 4 * (self._width + 1), -1]
+        places = [1, 4, 5]
+        at = 6
+        for block, names in self.blocks.items():
+            nodes += (1, 0, len(names), 0)
+            sizes.append(np.dtype(block).itemsize * len(names))
+            places.append(at + 2)
+            at += 3
+        nodes += (1, 0)
+        sizes.append(np.dtype(_NUMPY[self.prediction]).itemsize)
+        places.append(at + 1)
+        at += 2
+        if width < 0:
+            nodes += (1, 1, 0, 0)
+            sizes += (1, len(_NO_LIST))
+            places += (at, at + 1)
+        else:
+            nodes += (1, 0, width, 0)
+            sizes += (8, 8 * width)
+            places += (at + 1, at + 3)
+        return FixedWriter(self._writer, 1, nodes, sizes, places)
 
     def _texts(self, rows: Predictions, n: int) -> tuple[columns.StringBuffers, int]:
         """Return all texts of all rows, those of a row side by side, and how many are missing."""

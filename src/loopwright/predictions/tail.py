@@ -82,8 +82,10 @@ class Tail:
         """
         if not self.size_bytes:
             body = self._head + bytes(body)
+        size = len(memoryview(body))
         try:
-            _write(self.descriptor, body)
+            if (written := os.write(self.descriptor, body)) < size:
+                _write(self.descriptor, memoryview(body)[written:])
             if self._synced:
                 getattr(os, "fdatasync", os.fsync)(self.descriptor)
         except OSError as error:
@@ -94,7 +96,7 @@ class Tail:
                 hint=f"df -h {self.path.parent}",
                 path=str(self.path),
             ) from error
-        self.size_bytes += len(memoryview(body))
+        self.size_bytes += size
         self.rows += rows
 
     def _cut(self) -> None:
@@ -109,9 +111,8 @@ class Tail:
             os.close(self.descriptor)
 
 
-def _write(descriptor: int, body: Any) -> None:
-    """Write everything; in one call, unless the disk takes only a part of it."""
-    view = memoryview(body)
+def _write(descriptor: int, view: memoryview) -> None:
+    """Write the rest, where the disk took only a part of it at once."""
     while view:
         view = view[os.write(descriptor, view) :]
 

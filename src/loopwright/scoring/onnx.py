@@ -42,6 +42,10 @@ class OnnxRuntime:
             )
         except Exception as error:
             raise Damaged(f"{folder / MODEL} cannot be loaded: {error}") from error
+        # ONNX Runtime's own wrapper checks the names of each call, which are always the same here: a fifth of the time
+        # of one row.
+        direct = getattr(self._session, "_sess", None)
+        self._run: Any = direct.run if direct is not None else self._session.run
         signature = manifest.signature
         self._classes = class_array(signature.classes) if signature.classes else None
         self._probability = manifest.probability
@@ -66,7 +70,7 @@ class OnnxRuntime:
         if self._unfed:
             refuse_gaps(columns, self._unfed)
         feed = {name: make(columns, rows) for name, make in self._feeders}
-        found = self._session.run(self._outputs, feed)
+        found = self._run(self._outputs, feed, None)
         if not self._probability:
             return Scores(self._labels(found[0]))
         probability = found[-1].astype(np.float64, copy=False)
@@ -80,7 +84,7 @@ class OnnxRuntime:
 
     def close(self) -> None:
         """Give back the session's memory."""
-        self._session = None
+        self._session = self._run = None
 
 
 def _feeders(manifest: Manifest) -> list[tuple[str, _Feeder]]:

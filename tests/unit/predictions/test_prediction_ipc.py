@@ -1,5 +1,6 @@
 """Batches that are written without Arrow: to Arrow they are its own, for every layout."""
 
+import dataclasses
 import datetime as dt
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from loopwright.predictions import Layout, Predictions
 from loopwright.predictions.ipc import BatchWriter
 from loopwright.records import Column, Signature, Task
+from loopwright.registry.blocks import blocks_of, in_block
 
 TEXT = st.text(st.characters(exclude_characters="\x1f", exclude_categories=()), max_size=6)
 FLAT: dict[Any, st.SearchStrategy[Any]] = {
@@ -175,7 +177,7 @@ def logged_rows(draw: st.DrawFn) -> tuple[Signature, Predictions, list[dict[str,
             "variant": "champion" if single else f"v{row}",
             "propensity": 0.5 if single else 0.25,
             "latency_ms": 1.5 if single else 2.5,
-            "entity": as_text(entity[row] if entity else "") or ids[row],
+            "entity": as_text(entity[row] if entity else "") or None,
             "request_id": as_text(requests[row] if requests else "") or None,
             "trace": as_text(traces[row] if traces else "") or None,
             "prediction": prediction[row].tolist() if outputs else prediction.tolist()[row],
@@ -226,3 +228,44 @@ def test_every_layout_is_written_as_arrow_would(
 def nan_equal(left: Any, right: Any) -> bool:
     """Whether two batches hold the same; a number that is missing is NaN in a tail, which equals nothing."""
     return str(left.to_pydict()) == str(right.to_pydict()) and bool(left.schema.equals(right.schema))
+
+
+@settings(max_examples=200, deadline=None)
+@given(logged_rows(), st.integers(0, 40))
+def test_one_row_is_written_as_it_is_among_many(
+    case: tuple[Signature, Predictions, list[dict[str, Any]]], width: int
+) -> None:
+    """The way of a single row whose columns lie in blocks gives what the way of all rows gives."""
+    signature, drawn, _ = case
+    layout = Layout.of("api", "iris", signature)
+    needed = {column.name for column in signature.inputs if in_block(column)}
+    numbers = [column for column in signature.inputs if column.type != "string" and column.name in needed]
+    inputs = {
+        column.name: np.full(1, 0.25 * place, np.float32 if column.type == "float" else np.float64)
+        for place, column in enumerate(numbers)
+    } | {
+        column.name: np.array(["x" * width + column.name], object)
+        for column in signature.inputs
+        if column.type == "string"
+    }
+    fed = [column for column in signature.inputs if column.name in inputs]
+    row = dataclasses.replace(
+        drawn,
+        prediction_id=drawn.prediction_id[:1],
+        raw_id=bytes.fromhex(drawn.prediction_id[0]),
+        at_us=5,
+        version=3,
+        variant="champion",
+        propensity=0.5,
+        latency_ms=1.5,
+        entity=drawn.entity[:1] if drawn.entity else None,
+        request_id=drawn.request_id[:1] if drawn.request_id else None,
+        trace=drawn.trace[:1] if drawn.trace else None,
+        inputs=blocks_of(inputs, fed, 1),
+        prediction=drawn.prediction[:1],
+        probability=None if drawn.probability is None else drawn.probability[:1],
+    )
+    usual = dataclasses.replace(row, raw_id=None)
+    batches = [written(layout.tail_schema, layout.encode(one)) for one in (row, usual)]
+    assert nan_equal(*batches)
+    batches[0].validate(full=True)
