@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -74,7 +73,8 @@ def string_buffers(values: Sequence[Any]) -> tuple[StringBuffers, int]:
         # A lone surrogate, which JSON can carry, has no UTF-8 form; one must not make a whole log unreadable.
         values = [value.encode("utf-8", "replace") for value in values]
         data = b"".join(values)
-    offsets = np.fromiter(accumulate(map(len, values), initial=0), np.int32, len(values) + 1)
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, values), np.int32, len(values)), out=offsets[1:])
     return (valid, offsets, data), nulls
 
 

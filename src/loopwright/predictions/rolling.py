@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -26,6 +27,8 @@ Durability = Literal["process", "power"]
 #: segments a day: 2000 segments of 500 rows make a query six times slower than 100 of 10,000.
 SMALL_BYTES = 1 << 20
 PATIENCE = 12
+#: After so many seconds without sealing, the memory that it took is given back.
+QUIET_S = 20.0
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ class RollingLog:
         self._full: deque[Tail] = deque()
         self._uncatalogued: deque[Segment] = deque()
         self._closed = False
+        self._sealed_at = 0.0
 
     def append(self, kind: str, schema: Any, body: Any, rows: int) -> None:
         """Append a batch to the tail of its kind.
@@ -140,7 +144,7 @@ class RollingLog:
 
     def _seal_full(self) -> None:
         with self._seal_lock:
-            any_full = bool(self._full)
+            sealed = len(self._full)
             while self._full:
                 tail = self._full[0]
                 segment = seal(self._folder, tail.path)
@@ -148,10 +152,17 @@ class RollingLog:
                 tail.close()
                 if segment:
                     self._uncatalogued.append(segment)
-            if any_full:
-                # A tail is read as a whole; the process that serves need not keep tens of megabytes for the next one.
-                pa.default_memory_pool().release_unused()
+            self._give_back(sealed)
             self._catalogue()
+
+    def _give_back(self, sealed: int) -> None:
+        """Give back the memory that sealing took, unless the next tail will soon be full: it would be asked for again."""
+        now = time.monotonic()
+        if sealed:
+            self._sealed_at = now
+        elif self._sealed_at and now - self._sealed_at > QUIET_S:
+            self._sealed_at = 0.0
+            pa.default_memory_pool().release_unused()
 
     def _catalogue(self) -> None:
         """Register the new segments. Reading needs no register, so a busy ledger is only asked again later."""

@@ -27,6 +27,8 @@ __all__ = ["Tail", "lock", "read_batches"]
 
 #: So many appended batches are put together while reading: single-row batches would cost kilobytes of objects each.
 _TOGETHER = 1024
+#: And at most about so many rows, which is a row group of a segment: memory for one is used again for the next.
+_TOGETHER_ROWS = 32_768
 
 
 def lock(descriptor: int) -> bool:
@@ -154,13 +156,16 @@ def read_batches(path: Path, *, finished: bool = False) -> Iterator[Any]:
         return
     layout = Layout.read(stream.schema)
     together: list[Any] = []
+    rows = 0
     reading = True
     while reading:
         try:
             together.append(stream.read_next_batch())
+            rows += len(together[-1])
         except (StopIteration, OSError, pa.ArrowInvalid):
             reading = False
-        if together and (len(together) >= _TOGETHER or not reading):
+        if together and (len(together) >= _TOGETHER or rows >= _TOGETHER_ROWS or not reading):
             batch = pa.concat_batches(together) if len(together) > 1 else together[0]
             together.clear()
+            rows = 0
             yield layout.expand(batch) if layout else batch
