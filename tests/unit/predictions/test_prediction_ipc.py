@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from loopwright.predictions import Layout, Predictions
 from loopwright.predictions.ipc import BatchWriter
-from loopwright.records import Column, Signature, Task
+from loopwright.records import Column, ColumnType, Signature, Task
 from loopwright.registry.blocks import blocks_of, in_block
 
 TEXT = st.text(st.characters(exclude_characters="\x1f", exclude_categories=()), max_size=6)
@@ -82,7 +82,7 @@ def test_a_batch_is_what_arrow_would_have_written(columns: list[Any], data: st.D
             continue
         nodes = [number for column in taken for number in nodes_of(column)]
         buffers = [b"" if one is None else one.to_pybytes() for column in taken for one in column.buffers()]
-        kinds = [bytes, bytearray, lambda one: np.frombuffer(one, np.uint8)]
+        kinds: list[Any] = [bytes, bytearray, lambda one: np.frombuffer(one, np.uint8)]
         given = [data.draw(st.sampled_from(kinds))(one) if one else b"" for one in buffers]
         given = [memoryview(one) if isinstance(one, bytearray) else one for one in given]
         body = writer.write(len(taken[0]), nodes, given)
@@ -91,7 +91,7 @@ def test_a_batch_is_what_arrow_would_have_written(columns: list[Any], data: st.D
         assert written(schema, body).equals(expected)
 
 
-KINDS = ("double", "float", "long", "integer", "boolean", "datetime", "string")
+KINDS: tuple[ColumnType, ...] = ("double", "float", "long", "integer", "boolean", "datetime", "string")
 #: One value of each type, and how NumPy keeps a column of them: without, and with missing values.
 VALUES: dict[str, tuple[st.SearchStrategy[Any], Any, Any]] = {
     "double": (st.floats(allow_nan=False), np.float64, np.float64),
@@ -169,19 +169,19 @@ def logged_rows(draw: st.DrawFn) -> tuple[Signature, Predictions, list[dict[str,
         request_id=requests,
         trace=traces,
     )
-    for row, facts in enumerate(table):
+    for at, facts in enumerate(table):
         facts |= {
-            "prediction_id": ids[row],
-            "at": 5_000_000 if single else row,
-            "version": 3 if single else row,
-            "variant": "champion" if single else f"v{row}",
+            "prediction_id": ids[at],
+            "at": 5_000_000 if single else at,
+            "version": 3 if single else at,
+            "variant": "champion" if single else f"v{at}",
             "propensity": 0.5 if single else 0.25,
             "latency_ms": 1.5 if single else 2.5,
-            "entity": as_text(entity[row] if entity else "") or None,
-            "request_id": as_text(requests[row] if requests else "") or None,
-            "trace": as_text(traces[row] if traces else "") or None,
-            "prediction": prediction[row].tolist() if outputs else prediction.tolist()[row],
-            "probability": probability[row].tolist() if shares else None,
+            "entity": as_text(entity[at] if entity else "") or None,
+            "request_id": as_text(requests[at] if requests else "") or None,
+            "trace": as_text(traces[at] if traces else "") or None,
+            "prediction": prediction[at].tolist() if outputs else prediction.tolist()[at],
+            "probability": probability[at].tolist() if shares else None,
         }
     return signature, rows, table
 
