@@ -108,6 +108,7 @@ class RollingLog:
                 f"No file can be opened in {self._folder.open}: {error.strerror}.",
                 valid="Nothing was kept.",
                 hint=f"df -h {self._folder.root.parent}; ls -ld {self._folder.root.parent}",
+                retry_after=1,
             ) from error
         return tail
 

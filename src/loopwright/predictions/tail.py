@@ -97,6 +97,7 @@ class Tail:
                 valid="Nothing of them was kept.",
                 hint=f"df -h {self.path.parent}",
                 path=str(self.path),
+                retry_after=1,
             ) from error
         self.size_bytes += size
         self.rows += rows
