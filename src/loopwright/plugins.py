@@ -25,6 +25,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "onnx": "loopwright.scoring.onnx:OnnxRuntime",
         "treelite": "loopwright.scoring.treelite:TreeliteRuntime",
     },
+    "codec": {
+        "records": "loopwright.deploy.online.codecs.records:Records",
+        "tables": "loopwright.deploy.online.codecs.tables:Tables",
+        "v2": "loopwright.deploy.online.codecs.v2:Inference",
+        "invocations": "loopwright.deploy.online.codecs.invocations:Invocations",
+    },
     "batch_source": {
         "parquet": "loopwright.deploy.batch.files:ParquetSource",
         "csv": "loopwright.deploy.batch.files:CsvSource",

@@ -71,7 +71,7 @@ class Batcher:
         self.ended = ended
         self._executor = executor
         self._synced = synced
-        self._admission = admission
+        self.admission = admission
         self._waiting: list[Request] = []
         self._away: set[Request] = set()
         self._scheduled = self._busy = self._looking = False
@@ -89,9 +89,9 @@ class Batcher:
             Too much waits in this worker.
         """
         asked = request.asked
-        if not self._admission.enter(asked.n, request.size):
+        if not self.admission.enter(asked.n, request.size):
             self.meter.refuse("queue_full")
-            raise self._admission.refusal()
+            raise self.admission.refusal()
         self.meter.queued_rows += asked.n
         self.meter.queued_bytes += request.size
         self._waiting.append(request)
@@ -288,7 +288,7 @@ class Batcher:
         return self._counted[1]
 
     def _leave(self, request: Request) -> None:
-        self._admission.leave(request.asked.n, request.size)
+        self.admission.leave(request.asked.n, request.size)
         self.meter.queued_rows -= request.asked.n
         self.meter.queued_bytes -= request.size
 

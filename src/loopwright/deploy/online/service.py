@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from loopwright import plugins
 from loopwright.deploy.base import Predictor, Route
 from loopwright.deploy.online.batcher import Batcher
-from loopwright.deploy.online.codecs import load
 from loopwright.deploy.online.codecs.base import Codec
 from loopwright.deploy.online.codecs.options import Options
 from loopwright.deploy.online.codecs.records import Records
@@ -74,7 +74,7 @@ class Service:
         codec = made.codecs.get(protocol)
         if codec is None:
             more = {"deployment": self.name} if protocol == "v2" else {}
-            codec = made.codecs[protocol] = load(protocol)(route.signature, entity, **more)
+            codec = made.codecs[protocol] = plugins.load("codec", protocol)(route.signature, entity, **more)
         return codec
 
     def take(self, request: Request, body: bytes | bytearray, headers: Mapping[bytes, bytes]) -> None:
@@ -97,10 +97,26 @@ class Service:
         elif len(body) < LARGE_BODY:
             self._decode(request, route, body, headers)
         else:
-            work = asyncio.get_running_loop().run_in_executor(
-                self._executor, self._decoded, request, route, body, headers
-            )
-            work.add_done_callback(lambda done: self._go_on(request, done.result()))
+            self._decode_apart(request, route, body, headers)
+
+    def _decode_apart(
+        self, request: Request, route: Route, body: bytes | bytearray, headers: Mapping[bytes, bytes]
+    ) -> None:
+        """Read a large body in a thread. It counts among what waits, so that the threads' queue is bounded too."""
+        admission = self.batcher.admission
+        if not admission.enter(0, len(body)):
+            self.batcher.meter.refuse("queue_full")
+            self.batcher.fail(request, admission.refusal())
+            return
+
+        def done(work: asyncio.Future[LoopwrightError | None]) -> None:
+            admission.leave(0, len(body))
+            self._go_on(request, work.result())
+
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(self._executor, self._decoded, request, route, body, headers).add_done_callback(
+            done
+        )
 
     def _decode(
         self, request: Request, route: Route, body: bytes | bytearray, headers: Mapping[bytes, bytes]
