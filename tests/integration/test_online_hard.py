@@ -1,5 +1,6 @@
 """A real serving worker against bad and slow input, byte by byte: each case is refused or answered, and harms nobody."""
 
+import contextlib
 import http.client
 import json
 import random
@@ -607,6 +608,33 @@ def test_rows_of_many_callers_are_never_mixed(worker: Worker, unharmed: Callable
     assert wrong == []
     assert shares.max() < 1e-9
     assert len(unharmed()) == sum(1 + number % 5 for number in range(each * threads))
+
+
+def test_random_mixtures_are_answered_as_far_as_they_are_right(
+    worker: Worker, unharmed: Callable[[], list[str]]
+) -> None:
+    """Right requests in front, then spoilt ones, cut anywhere and in pieces of any size: the right ones get answers."""
+    chance = random.Random(4)
+    spoilt = [*NOT_HTTP.values(), *TOO_LONG.values(), *(sent for _, sent, _ in REFUSED.values())]
+    for _ in range(300):
+        number = chance.randint(0, 8)
+        wrong = b"".join(chance.choice([*spoilt, *ANSWERED.values()]) for _ in range(chance.randint(0, 3)))
+        changed = bytearray(wrong[: chance.randint(0, len(wrong))])
+        for _ in range(chance.randint(0, 3) if changed else 0):
+            changed[chance.randrange(len(changed))] = chance.randrange(256)
+        sent = b"".join(map(mixed, range(number))) + changed
+        size = max(chance.choice([10**6, 1000, 100, 30]), len(sent) // 200, 1)
+        with worker.connect() as wired:
+            for at in range(0, len(sent), size):
+                wired.send(sent[at : at + size])
+            with contextlib.suppress(OSError):
+                wired.socket.shutdown(socket.SHUT_WR)
+            for place in range(number):
+                answer = wired.answer()
+                assert answer is not None
+                assert answer.headers["x-request-id"] == str(place)
+                assert answer.status == (422 if place % 5 == 4 else 200)
+    assert unharmed()
 
 
 def test_what_is_refused_is_not_written_about(worker: Worker) -> None:

@@ -124,19 +124,16 @@ class Exchange(Request):
 
 
 class Cycle(RequestResponseCycle):
-    """A request on the ASGI side.
-
-    `lingers` says that the connection ends with its answer, which went out before the request was complete.
-    """
+    """A request on the ASGI side. `lingers` says that the connection ends with its answer."""
 
     lingers = False
 
     async def send(self, message: Any) -> None:
         """Send a part of the answer."""
-        if message["type"] != "http.response.start" or not self.more_body:
+        if message["type"] != "http.response.start":
             await super().send(message)
             return
-        if self.waiting_for_100_continue:
+        if self.more_body and self.waiting_for_100_continue:
             # Whether its body still comes is its sender's choice, so that nobody knows where the next request begins.
             self.keep_alive = False
         await super().send(message)
@@ -170,6 +167,7 @@ class Wire(HttpToolsProtocol):
         #: Nothing of what arrives is read any more; and the answers that are due now are the last.
         self._broken = self._last = False
         self._fresh = True
+        self._said_all = False
         self._upgrading = False
         self._asked = b"", b""
         self._refused: LoopwrightError | None = None
@@ -213,8 +211,10 @@ class Wire(HttpToolsProtocol):
         bool
             Whether the connection stays open for that.
         """
-        if self._broken and not self._last:
-            return False
+        self._said_all = True
+        if self._broken:
+            # What is due was found out when it broke.
+            return self._last and self.ending_since == _NEVER
         self._broken = True
         self.reading_since = self.idle_since = _NEVER
         self._last = self._is_due()
@@ -273,9 +273,12 @@ class Wire(HttpToolsProtocol):
 
     def _end(self) -> None:
         """Send nothing more, and read on for a while: to close on what is still arriving would destroy the answer."""
+        # The server stops, and has no time to lose; or nothing more can arrive.
+        at_once = self._said_all or (self._last and not self._broken)
         self._broken = True
         self.reading_since = self.idle_since = _NEVER
-        if self.transport.is_closing():
+        if at_once or self.transport.is_closing():
+            self.transport.close()
             return
         self.ending_since = time.monotonic()
         try:
@@ -451,12 +454,10 @@ class Wire(HttpToolsProtocol):
         close = not exchange.keep_alive or (self._last and not self.pipeline)
         self.transport.write(self._answer(status, reply, close=close))
         self.server_state.total_requests += 1
-        if not close:
-            self._go_on()
-        elif self._broken:
+        if close:
             self._end()
         else:
-            self.transport.close()
+            self._go_on()
 
     def _answer(self, status: int, reply: Reply, *, close: bool) -> bytes:
         """Return a whole answer: status line, headers and body."""
@@ -477,8 +478,7 @@ class Wire(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        cycle: Any = self.cycle
-        if type(cycle) is Cycle and cycle.response_complete and cycle.lingers:
+        if self._answering.lingers:
             self._end()
         else:
             self._go_on()
