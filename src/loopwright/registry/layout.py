@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from loopwright.errors import SchemaMismatch
 from loopwright.records import Scalar, Signature
 
 if TYPE_CHECKING:
@@ -81,8 +82,40 @@ def _series(field: Field, values: NDArray[Any]) -> Any:
         return pd.array(values, dtype=_TEXT_TYPE)
     if str(values.dtype) == field.dtype:
         return values
+    _refuse_overflow(field, values)
     series: Any = pd.Series(values)
     return series.astype(field.dtype)
+
+
+def _refuse_overflow(field: Field, values: NDArray[Any]) -> None:
+    """Refuse numbers that the type of the training table cannot hold: NumPy would make others of them.
+
+    A signature says only whether numbers are whole: a column of 32 bits is declared with 64.
+
+    Raises
+    ------
+    InvalidInput
+        A value is out of range; the first one, with its row.
+    """
+    try:
+        wanted = np.dtype(field.dtype)
+    except TypeError:
+        return  # a type of pandas' own, which checks by itself
+    if values.dtype.kind not in "iuf" or wanted.kind not in "iuf":
+        return
+    limits: Any = np.finfo(wanted) if wanted.kind == "f" else np.iinfo(wanted)
+    with np.errstate(invalid="ignore"):
+        wrong = (values < limits.min) | (values > limits.max)
+    if values.dtype.kind == "f":
+        wrong &= np.isfinite(values)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise SchemaMismatch(
+            f"Row {row}, field {field.name!r}: {values[row]} is out of range.",
+            valid=f"The model was trained on {field.dtype}: {limits.min:g} to {limits.max:g}.",
+            field=field.name,
+            row=row,
+        )
 
 
 def layout_of(frame: pd.DataFrame, names: tuple[str, ...], container: Literal["frame", "matrix"]) -> Layout:

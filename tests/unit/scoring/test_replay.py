@@ -80,7 +80,9 @@ def test_edge_rows_reach_every_columns_ends() -> None:
 
 def test_edge_rows_lie_on_and_beside_thresholds() -> None:
     """A threshold gives three rows: its value and the next single-precision numbers, or the whole numbers around."""
-    signature = Signature((Column("x", "double"), Column("n", "long"), Column("b", "boolean")), Task.regression)
+    signature = Signature(
+        (Column("x", "double"), Column("n", "long"), Column("b", "boolean")), Task.regression
+    )
     columns = {"x": np.array([1.0, 2.0]), "n": np.array([5, 6]), "b": np.array([True, False])}
     plain = len(edge_rows(columns, signature)["x"])
     rows = {

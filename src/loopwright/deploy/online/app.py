@@ -200,6 +200,7 @@ class App:
         """Answer one request."""
         if scope["type"] != "http":
             return
+        started = time.monotonic()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         protocol = RECORDS
         try:
@@ -224,8 +225,27 @@ class App:
         ]
         if request_id := headers.get(b"x-request-id"):
             lines.append((b"x-request-id", request_id[: wire.LONGEST]))
+        if self.notes.access is not None and not scope.get("noted"):
+            self._note(scope, headers, status, len(reply.body), time.monotonic() - started)
         await send({"type": "http.response.start", "status": status, "headers": lines})
         await send({"type": "http.response.body", "body": reply.body})
+
+    def _note(
+        self, scope: wire.Scope, headers: Mapping[bytes, bytes], status: int, sent: int, seconds: float
+    ) -> None:
+        """Write a request that no deployment took note of into the access log."""
+        assert self.notes.access is not None
+        client = scope.get("client")
+        self.notes.access.add(
+            scope["method"],
+            scope["path"],
+            status,
+            seconds,
+            sent=sent,
+            remote=client[0] if client else "",
+            request_id=wire.text(headers.get(b"x-request-id", b"")[: wire.LONGEST]),
+            key=scope.get("key") or "",
+        )
 
     def _refusal(
         self, error: LoopwrightError, protocol: str, path: str, headers: Mapping[bytes, bytes]
@@ -304,6 +324,7 @@ class App:
         request.remote = client[0] if (client := scope.get("client")) else ""
         if version:
             request.details.variant = version
+        scope["noted"] = True
         try:
             body = await wire.read_body(receive, headers, self.limit, self.body_s)
         except LoopwrightError as error:

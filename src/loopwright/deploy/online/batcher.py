@@ -20,6 +20,7 @@ from loopwright.deploy.online.meters import Meter, VariantMeter
 from loopwright.deploy.online.request import Request
 from loopwright.errors import LoopwrightError
 from loopwright.registry.blocks import Blocks
+from loopwright.scoring import Scorer
 
 __all__ = ["LOOP_ROWS", "Batcher"]
 
@@ -29,6 +30,8 @@ LOOP_ROWS = 256
 BATCH_BYTES = 4 << 20
 #: A model that takes so many seconds for a batch of at most `LOOP_ROWS` is called in a thread.
 SLOW_S = 0.004
+#: Rows of a usual batch, for what was timed beforehand.
+FEW_ROWS = 16
 #: Seconds between two looks at the deadlines of what is in threads.
 LOOK_S = 0.05
 
@@ -118,6 +121,7 @@ class Batcher:
                 small.append(request)
         if not small:
             return
+        self._meters(small[0].route)
         batches = [small] if len(small) == 1 else list(_batches(small))
         if self._synced or self._usual_s > SLOW_S:
             self._busy = True
@@ -284,6 +288,8 @@ class Batcher:
                 for variant, scorer in zip(route.variants, route.scorers, strict=True)
             ]
             self.meter.serves(found)
+            # What was timed when the versions were prepared, until it is known better: a slow one is never on the loop.
+            self._usual_s = max(self._usual_s, *(_timed_s(scorer) for scorer in route.scorers))
             self._counted = weakref.ref(route), found
         return self._counted[1]
 
@@ -313,6 +319,12 @@ class Batcher:
             count(request.protocol, 200)
             if ended is not None:
                 ended(request, 200, answers, first)
+
+
+def _timed_s(scorer: Scorer) -> float:
+    """Return how long a scorer took for a few rows when its version was prepared, in seconds; 0 when nobody knows."""
+    own = [one for one in scorer.manifest.timings if one.runtime == scorer.runtime and one.rows <= FEW_ROWS]
+    return max((one.microseconds for one in own), default=0.0) / 1e6
 
 
 def _unexpected(what: str, error: Exception) -> LoopwrightError:
