@@ -83,6 +83,7 @@ def test_a_hundred_swaps_under_load(project: Project, start: Callable[..., Worke
     process = psutil.Process(worker.process.pid)
     # Few enough rows that no part of the log is sealed meanwhile, which takes memory of its own, once.
     load = Load(worker.port, 2, pause_s=0.002)
+    load.more(1)
     early = 0
     for swap in range(SWAPS):
         wanted = 2 - swap % 2
