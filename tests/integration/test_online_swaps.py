@@ -258,8 +258,17 @@ def test_a_model_that_nobody_asks_for_is_unloaded_and_wakes_up(
     def state() -> str:
         return str(worker.ask("GET", "/deployments/idle-api")[1]["state"])
 
+    def noted() -> tuple[bool, bool]:
+        ledger = Ledger.open(project)
+        found = ledger.get("worker", "serving-1")
+        ledger.close()
+        assert found is not None
+        return "idle-api" in found.value["asleep"], "idle-api" in found.value["serving"]
+
     for _ in range(2):
         eventually("sleep", lambda: state() == "asleep", 10.0)
+        # Those who do not ask the process read it in the ledger.
+        eventually("the note of its sleep", lambda: noted() == (True, False), 5.0)
         assert worker.ask("GET", "/ready")[0] == 200
         found: list[tuple[int, int, Any]] = []
 

@@ -212,6 +212,7 @@ def batches(serving: Serving, colours: Palette) -> Options:
         "yAxis": {
             "type": "value",
             "min": 0,
+            "max": _top([100 * one.share for one in serving.batches]),
             "splitNumber": 3,
             "axisLabel": text | {"formatter": "{value} %"},
             "splitLine": {"lineStyle": {"color": colours.grid}},
@@ -235,6 +236,12 @@ def batches(serving: Serving, colours: Palette) -> Options:
     }
 
 
+def _top(shares: Sequence[float]) -> float:
+    """Return where an axis of percentages ends: at a round figure, and never above 100."""
+    highest = max(shares, default=100.0)
+    return next(top for top in (10.0, 20.0, 40.0, 60.0, 80.0, 100.0) if highest <= top + 1e-6)
+
+
 def _digits(value: float | None) -> float:
     return float(f"{value or 0.0:.4g}")
 
@@ -256,7 +263,8 @@ def _line(name: str, points: list[list[float | None]], colour: str) -> Options:
         "type": "line",
         "name": name,
         "data": points,
-        "showSymbol": len(points) < 3,
+        # A line through fewer points than two is none.
+        "showSymbol": sum(value is not None for _, value in points) < 3,
         "symbolSize": 5,
         "lineStyle": {"width": 2, "color": colour},
         "itemStyle": {"color": colour},

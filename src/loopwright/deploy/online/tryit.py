@@ -181,7 +181,7 @@ def _pills(one: Described) -> str:
 def _versions(one: Described) -> str:
     return f"<b>{escape(one.model)}</b>, " + ", ".join(
         f"version <b>{variant.version}</b> ({escape(variant.name)}, "
-        + ("shadow" if variant.shadow else f"{variant.weight:.0%}")
+        + ("answers nobody" if variant.shadow else f"{100 * variant.weight:.3g}%")
         + ")"
         for variant in one.variants
     )
