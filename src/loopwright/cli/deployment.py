@@ -71,6 +71,12 @@ def split(name: str, /, *shares: str, common: Common = COMMON) -> None:
     from loopwright import parts
     from loopwright.deploy import base
 
+    if not shares:
+        raise InvalidInput(
+            "No share is given.",
+            valid="Write NAME=SHARE for each.",
+            hint=f"loopwright deployment split {name} champion=1",
+        )
     given = dict(_share(text) for text in shares)
     if len(given) != len(shares):
         raise InvalidInput("A variant is named twice.", valid="Each has one share.")

@@ -200,6 +200,7 @@ def batches(serving: Serving, colours: Palette) -> Options:
         str(one.rows) if one.rows <= 2 else f"{one.rows // 2 + 1}-{one.rows}"  # 3-4, 5-8...
         for one in serving.batches
     ]
+    top = _top([100 * one.share for one in serving.batches])
     return _base(colours) | {
         "grid": {"left": 40, "right": 8, "top": 12, "bottom": 22},
         "xAxis": {
@@ -212,8 +213,8 @@ def batches(serving: Serving, colours: Palette) -> Options:
         "yAxis": {
             "type": "value",
             "min": 0,
-            "max": _top([100 * one.share for one in serving.batches]),
-            "splitNumber": 3,
+            "max": top,
+            "interval": top / 2,
             "axisLabel": text | {"formatter": "{value} %"},
             "splitLine": {"lineStyle": {"color": colours.grid}},
         },
