@@ -205,12 +205,13 @@ def ensure(project: Project, *names: str, wait_s: float = 120.0) -> None:
 
 
 def tail(project: Project, name: str, lines: int = 15) -> str:
-    """Return the last lines of a part's log."""
-    candidates = sorted((project.run / "logs").glob(f"{name}*.log"))
+    """Return the last lines of a part's log; of a kind with several, of the one that was written to last."""
+    candidates = [*(project.run / "logs").glob(f"{name}.log"), *(project.run / "logs").glob(f"{name}-*.log")]
     if not candidates:
         return ""
-    text = candidates[0].read_bytes()[-20_000:].decode(errors="replace")
-    return f"The last lines of {candidates[0]}:\n" + "\n".join(text.splitlines()[-lines:])
+    newest = max(candidates, key=lambda path: path.stat().st_mtime_ns)
+    text = newest.read_bytes()[-20_000:].decode(errors="replace")
+    return f"The last lines of {newest}:\n" + "\n".join(text.splitlines()[-lines:])
 
 
 def url(project: Project, name: str) -> str:

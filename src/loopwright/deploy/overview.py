@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
+import psutil
+
 from loopwright import parts, scoring
 from loopwright.config import LogConfig, Project, SloConfig
 from loopwright.deploy.online import keys, meters
@@ -168,7 +170,9 @@ def workers_of(
     """
     at = time.time() if at is None else at
     return tuple(
-        Worker(one.worker, _state(noted.get(one.worker), one.pid, name)) for one in snapshots if one.alive(at)
+        Worker(one.worker, _state(noted.get(one.worker), one.pid, name))
+        for one in snapshots
+        if one.alive(at) and psutil.pid_exists(one.pid)
     )
 
 

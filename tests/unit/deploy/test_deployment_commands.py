@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from four_modes import wine, wine_version
@@ -169,6 +170,9 @@ def test_each_living_worker_says_what_it_does(project: Project, run: Run) -> Non
         if name != "serving-5":
             Meters(name).save(project)
     ledger.close()
+    gone = Meters("serving-6").save(project)
+    gone.pid = 2**22 + 1  # above what Linux gives out
+    (project.run / "meters" / "serving-6.json").write_bytes(msgspec.json.encode(gone))
     said = "serving-1 serving, serving-2 asleep, serving-3 refusing, serving-4 loading"
     assert f"workers  {said}\n" in run("deployment", "show", API)
     workers = run("deployment", "show", API, "--json")["workers"]
