@@ -199,7 +199,9 @@ def ensure(project: Project, *names: str, wait_s: float = 120.0) -> None:
             raise Unavailable(
                 f"{name} did not become ready within {time.monotonic() - started:.0f} s.\n{tail(project, name)}",
                 # What could not even be started is not tried again: the supervisor read the configuration once.
-                hint="loopwright status" if _had_process(project, name) else "loopwright down && loopwright up",
+                hint="loopwright status"
+                if _had_process(project, name)
+                else "loopwright down && loopwright up",
                 part=name,
             )
         time.sleep(0.1)

@@ -231,12 +231,13 @@ def test_the_ledger_is_followed_within_about_a_second(project: Project, start: C
         listed = worker.ask("GET", "/deployments/wine-api")[1]["variants"]
         return {one["name"]: (one["version"], one["weight"]) for one in listed}
 
-    for wanted in (
+    steps: tuple[dict[str, Any], ...] = (
         {"champion": (1, 0.9), "candidate": (2, 0.1)},
         {"champion": (1, 0.5), "candidate": (2, 0.5)},
         {"champion": (2, 1.0)},
         {"champion": (2, 0.5), "other": (3, 0.5)},
-    ):
+    )
+    for wanted in steps:
         serve(project, **wanted)
         eventually(f"{wanted}", lambda wanted=wanted: variants() == wanted, 5.0)  # type: ignore[misc]
     assert (worker.process.pid, worker.process.poll()) == (pid, None)
