@@ -60,8 +60,8 @@ def rollback(name: str, /, *, common: Common = COMMON) -> None:
 def split(name: str, /, *shares: str, common: Common = COMMON) -> None:
     """Give variants their shares of the entities by hand: NAME=SHARE, with a version where the variant is new.
 
-    The shares sum to 1, one variant is the champion, and an entity keeps its variant where it can. A release that is
-    under way ends.
+    The shares sum to 1, one variant is the champion, and an entity keeps its
+    variant where it can. A release that is under way ends.
 
     For example:
 
@@ -139,7 +139,8 @@ def compare(
 ) -> None:
     """Compare the shadow with the champion on the same rows: how far they agree, and which is right more often.
 
-    The 95 % interval is for one look; looking until it excludes 0 is what a release's canary is made for.
+    The 95 % interval is for one look; looking until it excludes 0 is what a
+    release's canary is made for.
 
     For example:
 
@@ -185,8 +186,8 @@ def _interval(difference: "Difference") -> str:
 def show(name: str, /, *, common: Common = COMMON) -> None:
     """Show a deployment: what serves and why so, what was refused, the service level, the limits, and where to ask.
 
-    For each version it says which runtime answers how many rows, what the replay of real rows showed of each that was
-    tried, and how long it takes for a batch of so many rows.
+    For each version it says which runtime answers how many rows, what the
+    replay of real rows showed of each that was tried, and how long it takes.
 
     For example:
 
