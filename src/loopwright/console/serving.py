@@ -68,13 +68,14 @@ def read(project: Project, ledger: Ledger, name: str, at: datetime) -> Serving |
 
 def asleep(project: Project, ledger: Ledger, at: datetime) -> frozenset[str]:
     """Return the online deployments whose models all living processes have unloaded, because nobody asked."""
+    names = [name for name, one in project.config.deployment.items() if one.unload_after is not None]
+    if not names:
+        return frozenset()
     noted, snapshots = _noted(ledger), meters.read(project, at=at.timestamp())
-    return frozenset(
-        name
-        for name, declared in project.config.deployment.items()
-        if declared.mode is Mode.online and declared.unload_after is not None
-        if {one.state for one in workers_of(snapshots, noted, name, at.timestamp())} == {"asleep"}
-    )
+    states = {
+        name: {one.state for one in workers_of(snapshots, noted, name, at.timestamp())} for name in names
+    }
+    return frozenset(name for name, found in states.items() if found == {"asleep"})
 
 
 def _noted(ledger: Ledger) -> dict[str, Any]:
