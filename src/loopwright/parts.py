@@ -198,19 +198,28 @@ def ensure(project: Project, *names: str, wait_s: float = 120.0) -> None:
             name = failed[0] if failed else ("supervisor" if gone else names[0])
             raise Unavailable(
                 f"{name} did not become ready within {time.monotonic() - started:.0f} s.\n{tail(project, name)}",
-                hint="loopwright status",
+                # What could not even be started is not tried again: the supervisor read the configuration once.
+                hint="loopwright status"
+                if _had_process(project, name)
+                else "loopwright down && loopwright up",
                 part=name,
             )
         time.sleep(0.1)
 
 
+def _had_process(project: Project, name: str) -> bool:
+    part = read(project).get(name)
+    return part is None or part.pid > 0
+
+
 def tail(project: Project, name: str, lines: int = 15) -> str:
-    """Return the last lines of a part's log."""
-    candidates = sorted((project.run / "logs").glob(f"{name}*.log"))
+    """Return the last lines of a part's log; of a kind with several, of the one that was written to last."""
+    candidates = [*(project.run / "logs").glob(f"{name}.log"), *(project.run / "logs").glob(f"{name}-*.log")]
     if not candidates:
         return ""
-    text = candidates[0].read_bytes()[-20_000:].decode(errors="replace")
-    return f"The last lines of {candidates[0]}:\n" + "\n".join(text.splitlines()[-lines:])
+    newest = max(candidates, key=lambda path: path.stat().st_mtime_ns)
+    text = newest.read_bytes()[-20_000:].decode(errors="replace")
+    return f"The last lines of {newest}:\n" + "\n".join(text.splitlines()[-lines:])
 
 
 def url(project: Project, name: str) -> str:

@@ -152,7 +152,10 @@ def test_the_page_tells_the_story(url: str, browser: Any, scheme: str, width: in
         "99.9 % of requests without an error: 99.95 % were",
         "18,240",
         "queue full 12",
-        "Replay of 1,797 rows: largest difference 2.2e-16",
+        "onnx: agrees with the model on 1,797 rows; largest difference 2.2e\u201116",
+        "onnx up to 82 rows, native above",
+        "24.1 ms",
+        "50,000 rows may wait in 1 worker",
         "its answers to 3 of 200 golden rows differ",
     ):
         assert said in text

@@ -232,14 +232,14 @@ def test_the_ledger_is_followed_within_about_a_second(project: Project, start: C
         listed = worker.ask("GET", "/deployments/wine-api")[1]["variants"]
         return {one["name"]: (one["version"], one["weight"]) for one in listed}
 
-    states: list[dict[str, tuple[int, float]]] = [
+    steps: tuple[dict[str, Any], ...] = (
         {"champion": (1, 0.9), "candidate": (2, 0.1)},
         {"champion": (1, 0.5), "candidate": (2, 0.5)},
         {"champion": (2, 1.0)},
         {"champion": (2, 0.5), "other": (3, 0.5)},
-    ]
-    for wanted in states:
-        serve(project, "wine-api", **wanted)
+    )
+    for wanted in steps:
+        serve(project, **wanted)
         eventually(f"{wanted}", lambda wanted=wanted: variants() == wanted, 5.0)  # type: ignore[misc]
     assert (worker.process.pid, worker.process.poll()) == (pid, None)
 
@@ -260,8 +260,17 @@ def test_a_model_that_nobody_asks_for_is_unloaded_and_wakes_up(
     def state() -> str:
         return str(worker.ask("GET", "/deployments/idle-api")[1]["state"])
 
+    def noted() -> tuple[bool, bool]:
+        ledger = Ledger.open(project)
+        found = ledger.get("worker", "serving-1")
+        ledger.close()
+        assert found is not None
+        return "idle-api" in found.value["asleep"], "idle-api" in found.value["serving"]
+
     for _ in range(2):
         eventually("sleep", lambda: state() == "asleep", 10.0)
+        # Those who do not ask the process read it in the ledger.
+        eventually("the note of its sleep", lambda: noted() == (True, False), 5.0)
         assert worker.ask("GET", "/ready")[0] == 200
         found: list[tuple[int, int, Any]] = []
 

@@ -43,7 +43,7 @@ from loopwright.records import (
     now,
 )
 from loopwright.registry.layout import Layout
-from loopwright.scoring.base import Manifest
+from loopwright.scoring.base import Band, Manifest, Proof, Timing
 
 CONFIG = """
 [project]
@@ -422,6 +422,16 @@ def _scorers(project: Project) -> None:
         replay_rows=1797,
         max_difference=2.2e-16,
         label_flips=0,
+        proofs=(
+            Proof("onnx", True, "agrees with the model on 1,797 rows", 2.2e-16, 0),
+            Proof("native", True, "the model itself"),
+        ),
+        bands=(Band("onnx", 82), Band("native")),
+        timings=tuple(
+            Timing(runtime, rows, time)
+            for runtime, times in {"onnx": (12, 61, 1480, 24_100), "native": (1270, 1300, 1810, 9900)}.items()
+            for rows, time in zip((1, 16, 256, 4096), times, strict=True)
+        ),
     )
     native = dataclasses.replace(
         proven,
@@ -430,6 +440,9 @@ def _scorers(project: Project) -> None:
         reason="ONNX changes 2 of 600 labels",
         max_difference=0.02,
         label_flips=2,
+        proofs=(),
+        bands=(),
+        timings=(),
     )
     for manifest in (proven, native):
         folder = project.scorer("digits", manifest.version)

@@ -1,9 +1,12 @@
 """A project with one real model, prepared for scoring from files alone, for the tests of the deployment modes."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import msgspec
 import numpy as np
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
@@ -20,6 +23,8 @@ from loopwright.registry.artifacts import EXTRA
 from loopwright.registry.description import describe
 from loopwright.registry.registration import write_extra_files
 from loopwright.scoring import prepare
+from loopwright.scoring.base import Band, Manifest
+from loopwright.scoring.preparation import _hashes
 
 #: Warnings of third parties that these tests cannot avoid.
 FILTERS = ("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -130,3 +135,14 @@ def serve(project: Project, name: str, version: int, model: str = "wine") -> Dep
     ledger.put("deployment", name, deployment)
     ledger.close()
     return deployment
+
+
+def with_bands(folder: Path, *bands: Band, native: Path | None = None) -> Path:
+    """Rewrite a prepared folder as if its calibration had come out like this."""
+    if native is not None and not (folder / "native").exists():
+        shutil.copytree(native, folder / "native")
+    manifest = msgspec.json.decode((folder / "scorer.json").read_bytes(), type=Manifest)
+    (folder / "scorer.json").unlink()
+    manifest = replace(manifest, runtime=bands[0].runtime, bands=bands, files=_hashes(folder))
+    (folder / "scorer.json").write_bytes(msgspec.json.encode(manifest))
+    return folder

@@ -1,5 +1,6 @@
 """``loopwright deployment``: the four modes."""
 
+import contextlib
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from loopwright.errors import InvalidInput
 from loopwright.records import Deployment, Mode
 
 if TYPE_CHECKING:
+    from loopwright.config import Project
     from loopwright.deploy.overview import Overview
     from loopwright.release.shadows import Comparison, Difference
 
@@ -58,8 +60,8 @@ def rollback(name: str, /, *, common: Common = COMMON) -> None:
 def split(name: str, /, *shares: str, common: Common = COMMON) -> None:
     """Give variants their shares of the entities by hand: NAME=SHARE, with a version where the variant is new.
 
-    The shares sum to 1, one variant is the champion, and an entity keeps its variant where it can. A release that is
-    under way ends.
+    The shares sum to 1, one variant is the champion, and an entity keeps its
+    variant where it can. A release that is under way ends.
 
     For example:
 
@@ -69,6 +71,12 @@ def split(name: str, /, *shares: str, common: Common = COMMON) -> None:
     from loopwright import parts
     from loopwright.deploy import base
 
+    if not shares:
+        raise InvalidInput(
+            "No share is given.",
+            valid="Write NAME=SHARE for each.",
+            hint=f"loopwright deployment split {name} champion=1",
+        )
     given = dict(_share(text) for text in shares)
     if len(given) != len(shares):
         raise InvalidInput("A variant is named twice.", valid="Each has one share.")
@@ -131,7 +139,8 @@ def compare(
 ) -> None:
     """Compare the shadow with the champion on the same rows: how far they agree, and which is right more often.
 
-    The 95 % interval is for one look; looking until it excludes 0 is what a release's canary is made for.
+    The 95 % interval is for one look; looking until it excludes 0 is what a
+    release's canary is made for.
 
     For example:
 
@@ -175,7 +184,10 @@ def _interval(difference: "Difference") -> str:
 
 @app.command
 def show(name: str, /, *, common: Common = COMMON) -> None:
-    """Show a deployment: what serves and why so, what was refused, what is logged, the limits, and where to ask.
+    """Show a deployment: what serves and why so, what was refused, the service level, the limits, and where to ask.
+
+    For each version it says which runtime answers how many rows, what the
+    replay of real rows showed of each that was tried, and how long it takes.
 
     For example:
 
@@ -200,6 +212,8 @@ def _plain(found: "Overview") -> dict[str, Any]:
 
 
 def _print_overview(found: "Overview") -> None:
+    from loopwright.deploy.overview import key_in_words, limits_in_words, log_in_words
+
     since = f" since {when(found.changed)}" if found.changed else ""
     console.print(f"[bold]{found.name}[/bold] ({found.mode}), model {found.model}: {found.state}{since}")
     emit_table(
@@ -208,43 +222,34 @@ def _print_overview(found: "Overview") -> None:
             {
                 "variant": one.name,
                 "version": one.version,
-                "share": "shadow" if one.shadow else f"{one.weight:.0%}",
-                "runtime": one.runtime or "not prepared",
-                "why": one.reason or None,
+                "share": "shadow" if one.shadow else f"{100 * one.weight:.3g}%",
+                "runtime": one.bands or "not prepared",
             }
             for one in found.variants
         ],
         empty=f"Next: loopwright deployment start {found.name}",
     )
+    for one in found.variants:
+        for proof in one.proofs:
+            console.print(f"  {found.model}/{one.version} {proof}", highlight=False, markup=False)
     for version, reason in found.refused.items():
         console.print(f"[bold red]refused[/bold red] version {version}: ", end="")
         console.print(reason, markup=False)
+    states = [f"{one.name} {one.state}" for one in found.workers]
     facts = {
         "release": found.release or None,
         "entity": found.entity,
-        "log": ", ".join(
-            [
-                f"{found.log.sample:.0%} of the rows",
-                *([f"without {', '.join(found.log.drop)}"] if found.log.drop else []),
-                *([f"{', '.join(found.log.hash)} hashed"] if found.log.hash else []),
-                f"survives a {'power cut' if found.durability == 'power' else 'killed process'}",
-            ]
-        ),
+        "log": log_in_words(found.log, found.durability),
+        "level": "\n         ".join(found.level_words),
     }
-    if found.slo:
-        facts["slo"] = (
-            f"{found.slo.share:.4g} within {found.slo.latency.total_seconds() * 1000:g} ms, "
-            f"{found.slo.availability:.4g} without an error"
-        )
     if found.limits:
-        limits = found.limits
-        facts["limits"] = (
-            f"{limits.rate or 'any rate'} for each caller, bodies up to {limits.max_body / 1e6:g} MB, "
-            f"{limits.timeout:g} s to answer, {limits.queue_rows} rows waiting in a worker, of which there {'is 1' if limits.workers == 1 else f'are {limits.workers}'}"
-        )
-        facts["API key"] = "needed" if found.key_needed else "not needed from this machine"
-        facts["ask"] = found.ask.get("predict") or "no worker runs: loopwright up"
-        facts["try it"] = found.ask.get("try")
+        facts |= {
+            "limits": limits_in_words(found.limits),
+            "API key": key_in_words(bool(found.key_needed)),
+            "workers": ", ".join(states) or "none runs: loopwright up",
+            "ask": found.ask.get("predict"),
+            "try it": found.ask.get("try"),
+        }
     for label, value in facts.items():
         if value:
             console.print(f"{label:<8} {value}", highlight=False, markup=False)
@@ -298,11 +303,12 @@ def list_(*, common: Common = COMMON) -> None:
             "mode": str(declared.mode),
             "model": declared.model,
             "serves": ", ".join(
-                f"{variant.name}={variant.version} ({'shadow' if variant.shadow else f'{variant.weight:.0%}'})"
+                f"{variant.name}={variant.version} ({'shadow' if variant.shadow else f'{100 * variant.weight:.3g}%'})"
                 for variant in served[name].variants
             )
             if name in served
             else "not started",
+            "runtime": _runtimes(project, served[name]) if name in served else None,
         }
         for name, declared in project.config.deployment.items()
     ]
@@ -310,6 +316,18 @@ def list_(*, common: Common = COMMON) -> None:
         emit(rows)
         return
     emit_table("", rows, empty="No deployment is declared. Add [deployment.<name>] to loopwright.toml.")
+
+
+def _runtimes(project: "Project", served: Deployment) -> str | None:
+    """Return what computes the versions, each once: such as ``onnx, native`` where batch sizes or versions differ."""
+    from loopwright.errors import LoopwrightError
+    from loopwright.scoring import read_manifest
+
+    found: dict[str, None] = {}
+    for variant in served.variants:
+        with contextlib.suppress(LoopwrightError):
+            found |= dict.fromkeys(read_manifest(project.scorer(served.model, variant.version)).runtimes)
+    return ", ".join(found) or None
 
 
 def _show(deployment: Deployment, common: Common) -> None:
@@ -325,5 +343,5 @@ def _show(deployment: Deployment, common: Common) -> None:
             continue
         console.print(
             f"[bold]{deployment.name}[/bold] ({deployment.mode}) serves {deployment.model}/{variant.version} "
-            f"as {variant.name} to {variant.weight:.0%}"
+            f"as {variant.name} to {100 * variant.weight:.3g}%"
         )

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from loopwright.config import Project
 
-__all__ = ["Common", "console", "emit", "emit_table", "when", "working"]
+__all__ = ["Common", "console", "emit", "emit_table", "emit_whole", "when", "working"]
 
 #: Lines are as long as they are: ids and commands stay whole when they are copied.
 console = Console(soft_wrap=True)
@@ -56,8 +56,13 @@ def emit_table(title: str, rows: Sequence[Mapping[str, Any]], *, empty: str) -> 
         table.add_column(name, justify="right" if isinstance(value, int | float) else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
+    emit_whole(table)
+
+
+def emit_whole(drawn: RenderableType) -> None:
+    """Print something with columns or branches: folded to the terminal, and when it is piped as wide as it is."""
     out = console if console.is_terminal else Console(file=console.file, width=_PIPED)
-    out.print(table, soft_wrap=False)
+    out.print(drawn, soft_wrap=False)
 
 
 def _text(value: Any) -> str:

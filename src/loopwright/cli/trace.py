@@ -4,7 +4,7 @@ import sys
 
 from rich.tree import Tree
 
-from loopwright.cli.output import COMMON, Common, console, emit
+from loopwright.cli.output import COMMON, Common, emit, emit_whole
 
 __all__ = ["trace"]
 
@@ -33,6 +33,6 @@ def trace(prediction_id: str, /, *, common: Common = COMMON) -> None:
             branch = branch.add(
                 f"{_MARKS[link.ok]} {link.kind} [bold]{link.name}[/bold]{short}\n[dim]{link.detail}[/dim]"
             )
-        console.print(tree, soft_wrap=True)
+        emit_whole(tree)
     if any(link.ok is False for link in found.links):
         sys.exit(1)

@@ -200,6 +200,7 @@ def batches(serving: Serving, colours: Palette) -> Options:
         str(one.rows) if one.rows <= 2 else f"{one.rows // 2 + 1}-{one.rows}"  # 3-4, 5-8...
         for one in serving.batches
     ]
+    top = _top([100 * one.share for one in serving.batches])
     return _base(colours) | {
         "grid": {"left": 40, "right": 8, "top": 12, "bottom": 22},
         "xAxis": {
@@ -212,7 +213,8 @@ def batches(serving: Serving, colours: Palette) -> Options:
         "yAxis": {
             "type": "value",
             "min": 0,
-            "splitNumber": 3,
+            "max": top,
+            "interval": top / 2,
             "axisLabel": text | {"formatter": "{value} %"},
             "splitLine": {"lineStyle": {"color": colours.grid}},
         },
@@ -233,6 +235,12 @@ def batches(serving: Serving, colours: Palette) -> Options:
             }
         ],
     }
+
+
+def _top(shares: Sequence[float]) -> float:
+    """Return where an axis of percentages ends: at a round figure, and never above 100."""
+    highest = max(shares, default=100.0)
+    return next(top for top in (10.0, 20.0, 40.0, 60.0, 80.0, 100.0) if highest <= top + 1e-6)
 
 
 def _digits(value: float | None) -> float:
@@ -256,7 +264,8 @@ def _line(name: str, points: list[list[float | None]], colour: str) -> Options:
         "type": "line",
         "name": name,
         "data": points,
-        "showSymbol": len(points) < 3,
+        # A line through fewer points than two is none.
+        "showSymbol": sum(value is not None for _, value in points) < 3,
         "symbolSize": 5,
         "lineStyle": {"width": 2, "color": colour},
         "itemStyle": {"color": colour},

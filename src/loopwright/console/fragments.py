@@ -34,12 +34,13 @@ STATES: dict[str, tuple[Tone, str]] = {
     "releasing": ("info", "Releasing"),
     "healthy": ("good", "Healthy"),
     "idle": ("plain", "Idle"),
+    "asleep": ("plain", "Asleep"),
     "not started": ("plain", "Not started"),
 }
 #: A sign beside each colour, for those who cannot tell the colours apart.
 _SIGNS: dict[Tone, str] = {"good": "✓", "warn": "!", "bad": "▲", "info": "▸", "plain": "•"}
 #: What the rows of each mode are called.
-WHAT = {"online": "Requests", "batch": "Rows", "stream": "Messages", "edge": "Predictions"}
+WHAT = {"online": "Predictions", "batch": "Rows", "stream": "Messages", "edge": "Predictions"}
 
 
 def pill(tone: Tone, text: str) -> Html:
@@ -104,9 +105,10 @@ def serves(card: Card) -> str:
     """Say which versions answer."""
     if not card.variants:
         return "nothing served yet"
+    beside = "".join(f", version {version} as a shadow" for version in card.shadows)
     if len(card.variants) == 1:
-        return f"version {card.variants[0].version}"
-    return ", ".join(f"version {one.version} {100 * one.weight:.3g} %" for one in card.variants)
+        return f"version {card.variants[0].version}{beside}"
+    return ", ".join(f"version {one.version} {100 * one.weight:.3g} %" for one in card.variants) + beside
 
 
 def heading(story: Story) -> Html:
@@ -140,8 +142,10 @@ def _tile(name: str, value: str, unit: str, note: str, field: str, tone: str = "
 def tiles(story: Story) -> Html:
     """Return the four key numbers."""
     card, numbers = story.card, story.card.numbers
-    what = WHAT[card.mode]
+    what = f"Logged {WHAT[card.mode].lower()}" if card.logged < 1 else WHAT[card.mode]
     total = f"{numbers.rows:,} in {span(numbers.span_s)}, {numbers.labelled:,} labelled"
+    if card.logged < 1:
+        total += f" · {100 * card.logged:.3g} % are logged"
     found = numbers.metric
     measured = (
         f"version {found.version}, {found.rows:,} labelled rows"

@@ -4,6 +4,7 @@ No `from __future__ import annotations` here: NiceGUI reads the signatures of it
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -11,9 +12,11 @@ from urllib.parse import quote, unquote
 from fastapi import Request
 from nicegui import events, ui
 
+from loopwright import parts
+from loopwright.config import Project
 from loopwright.console import charts, fragments, serving_panel, tokens
 from loopwright.console.cards import cards
-from loopwright.console.formats import Reader
+from loopwright.console.formats import Reader, span
 from loopwright.console.markup import Html, el
 from loopwright.console.maturity_panel import maturity
 from loopwright.console.refresh import Board
@@ -78,7 +81,9 @@ def _story(page: "_Page", mode: str) -> None:
     page.text("head", lambda story, _: fragments.heading(story), tag="header")
     page.text("tiles", lambda story, _: fragments.tiles(story))
     with ui.element("div").classes("board"):
-        with page.panel("span-6", f"{fragments.WHAT[mode]} per second", "10 s intervals"):
+        log = page.board.project.deployment(page.name).log
+        kept = f", {100 * log.sample:.3g} % are logged" if log.sample < 1 else ""
+        with page.panel("span-6", f"{fragments.WHAT[mode]} per second", f"10 s intervals{kept}"):
             page.chart("small", lambda story, colours: charts.traffic(story, colours))
             page.cover(_no_traffic)
         with page.panel("span-6", "Latency", "milliseconds"):
@@ -94,7 +99,7 @@ def _story(page: "_Page", mode: str) -> None:
         with page.panel("span-7", "Drift by feature", "PSI against the training data, largest first"):
             page.text("legend", lambda story, _: _legend(story))
             page.chart("heat", lambda story, colours: charts.drift(story.drift, colours))
-            page.cover(_no_drift)
+            page.cover(partial(_no_drift, page.board.project))
         with page.panel("span-5", "Alerts", ""):
             page.text("checks-now", lambda story, _: fragments.checks(story.checks))
             page.text("scroll", lambda story, reader: fragments.alerts(story.alerts, reader))
@@ -118,8 +123,8 @@ def _serving(page: "_Page") -> None:
     with ui.element("div").classes("column span-5"):
         with page.panel("", "Error budget", ""):
             page.text("budgets-now", lambda story, _: serving_panel.budget(story))
-        with page.panel("", "What computes the answers", ""):
-            page.text("scroll", lambda story, _: serving_panel.runtimes(story))
+        with page.panel("", "Who may ask, and what is kept", ""):
+            page.text("rules-now", lambda story, _: serving_panel.rules(story))
     with page.panel("span-6", "Micro-batches", "rows"):
         page.chart("batches", figure(charts.batches))
         page.text("queue", lambda story, _: serving_panel.queue(story))
@@ -127,6 +132,8 @@ def _serving(page: "_Page") -> None:
     with page.panel("span-6", "Requests by status", ""):
         page.text("requests", lambda story, _: serving_panel.requests(story))
         page.cover(serving_panel.absent)
+    with page.panel("span-12", "What computes the answers", "proven on real rows, then timed"):
+        page.text("runtimes", lambda story, _: serving_panel.runtimes(story))
 
 
 def _no_traffic(story: Story) -> Html | None:
@@ -149,9 +156,18 @@ def _no_labels(story: Story) -> Html | None:
     )
 
 
-def _no_drift(story: Story) -> Html | None:
+def _no_drift(project: Project, story: Story) -> Html | None:
     if story.drift.cells:
         return None
+    monitor = project.config.monitor.get(story.card.model)
+    if monitor is None:
+        return fragments.empty(
+            "No monitor watches this model. In loopwright.toml, add:", f"[monitor.{story.card.model}]"
+        )
+    if parts.ready(project, "controller"):
+        return fragments.empty(
+            f"No window has been judged yet; each is {span(monitor.window.total_seconds())} long."
+        )
     return fragments.empty(
         "No window has been judged yet. Monitors run with the other parts:", "loopwright up"
     )

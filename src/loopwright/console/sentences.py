@@ -174,10 +174,15 @@ def _deleted(event: Event, _: Links) -> Said:
 
 def _changed(event: Event, _: Links) -> Said:
     variants = event.read(Deployment).variants
-    if len(variants) == 1:
-        return "plain", f"Version {variants[0].version} answers everything.", ()
-    shares = " and ".join(f"version {one.version} {as_percent(100 * one.weight)}" for one in variants)
-    return "info", f"Traffic split: {shares}.", ()
+    beside = "".join(
+        f" Version {one.version} scores the same rows as a shadow." for one in variants if one.shadow
+    )
+    # One that gets no share answers only callers who name it.
+    answering = [one for one in variants if not one.shadow and one.weight] or list(variants)
+    if len(answering) == 1:
+        return "plain", f"Version {answering[0].version} answers everything.{beside}", ()
+    shares = " and ".join(f"version {one.version} {as_percent(100 * one.weight)}" for one in answering)
+    return "info", f"Traffic split: {shares}.{beside}", ()
 
 
 def _loaded(event: Event, _: Links) -> Said:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
-
-import msgspec
 
 from loopwright.config import Project
 from loopwright.console.views import Batch, Counted, RefusedVersion, Runs, Serving, StageTime
 from loopwright.deploy.online import meters
 from loopwright.deploy.online.levels import sentences, service_level
 from loopwright.deploy.online.meters import Histogram, Meter
+from loopwright.deploy.overview import rules_in_words, try_address, workers_of
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.records import Deployment, Mode, Variant
 from loopwright.scoring import read_manifest
+from loopwright.scoring.base import Manifest
+from loopwright.scoring.words import bands_in_words, proofs_in_words
 
-__all__ = ["STAGES", "read"]
+__all__ = ["STAGES", "asleep", "read"]
 
 #: The stages of an answer, in their order.
 STAGES = ("decode", "queue", "score", "log", "encode")
@@ -35,7 +36,8 @@ def read(project: Project, ledger: Ledger, name: str, at: datetime) -> Serving |
     """
     if project.deployment(name).mode is not Mode.online:
         return None
-    found = meters.recent(meters.read(project, at=at.timestamp()), name, at.timestamp())
+    snapshots = meters.read(project, at=at.timestamp())
+    found = meters.recent(snapshots, name, at.timestamp())
     meter = found.meter if found else Meter(name)
     workers = found.workers if found else 0
     level = service_level(project, name, at)
@@ -58,7 +60,27 @@ def read(project: Project, ledger: Ledger, name: str, at: datetime) -> Serving |
         refused_versions=_refused_versions(ledger, name),
         level=level,
         level_words=sentences(level) if level else (),
+        processes=workers_of(snapshots, _noted(ledger), name, at.timestamp()),
+        rules=rules_in_words(project, ledger, name),
+        tryit=try_address(project, name),
     )
+
+
+def asleep(project: Project, ledger: Ledger, at: datetime) -> frozenset[str]:
+    """Return the online deployments whose models all living processes have unloaded, because nobody asked."""
+    names = [name for name, one in project.config.deployment.items() if one.unload_after is not None]
+    if not names:
+        return frozenset()
+    noted, snapshots = _noted(ledger), meters.read(project, at=at.timestamp())
+    states = {
+        name: {one.state for one in workers_of(snapshots, noted, name, at.timestamp())} for name in names
+    }
+    return frozenset(name for name, found in states.items() if found == {"asleep"})
+
+
+def _noted(ledger: Ledger) -> dict[str, Any]:
+    """Return what the workers told the ledger, by name."""
+    return {state.key: state.value for state in ledger.states("worker")}
 
 
 def _stages(meter: Meter) -> tuple[StageTime, ...]:
@@ -135,7 +157,6 @@ def _one(project: Project, model: str, variant: Variant) -> Runs:
         max_difference=None,
         label_flips=None,
         tolerance=None,
-        bands=(),
     )
     try:
         manifest = read_manifest(project.scorer(model, variant.version))
@@ -149,34 +170,26 @@ def _one(project: Project, model: str, variant: Variant) -> Runs:
         max_difference=manifest.max_difference,
         label_flips=manifest.label_flips,
         tolerance=manifest.tolerance,
-        # Not every release measures them.
-        bands=tuple(_band(one) for one in getattr(manifest, "bands", None) or ()),
+        bands=bands_in_words(manifest),
+        # Without the times, which have a table of their own.
+        proofs=proofs_in_words(replace(manifest, timings=())),
+        timings=manifest.timings,
+        answers={one.rows: _runtime_for(manifest, one.rows) for one in manifest.timings},
     )
 
 
-def _band(band: Any) -> str:
-    """Say one band of batch sizes in words, whatever it is called in this release."""
-    facts = msgspec.to_builtins(band)
-    if isinstance(facts, list | tuple):
-        return " ".join(str(one) for one in facts)
-    if not isinstance(facts, Mapping):
-        return str(facts)
-    return ", ".join(
-        f"{key.replace('_', ' ')} {_figure(value)}" for key, value in facts.items() if value is not None
-    )
-
-
-def _figure(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _runtime_for(manifest: Manifest, rows: int) -> str:
+    found = (band.runtime for band in manifest.bands if band.rows is None or rows <= band.rows)
+    return next(found, manifest.runtime)
 
 
 def _refused_versions(ledger: Ledger, name: str) -> tuple[RefusedVersion, ...]:
     """Return what the workers say that they refuse, each version and reason once."""
     found: dict[tuple[int, str], list[str]] = {}
-    for state in ledger.states("worker"):
-        refused = state.value.get("refused") or {}
+    for worker, facts in _noted(ledger).items():
+        refused = facts.get("refused") or {}
         for version, reason in (refused.get(name) or {}).items():
-            found.setdefault((int(version), str(reason)), []).append(state.key)
+            found.setdefault((int(version), str(reason)), []).append(worker)
     return tuple(
         RefusedVersion(version, reason, tuple(who)) for (version, reason), who in sorted(found.items())
     )

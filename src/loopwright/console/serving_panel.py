@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 from loopwright.console.formats import duration, percent, size, span
 from loopwright.console.fragments import empty, pill
 from loopwright.console.markup import Html, el, join
 from loopwright.console.views import Counted, RefusedVersion, Runs, Serving, Story, Tone
 from loopwright.deploy.online.levels import Objective
 
-__all__ = ["absent", "budget", "queue", "requests", "runtimes", "stages"]
+__all__ = ["absent", "budget", "queue", "requests", "rules", "runtimes", "stages"]
 
 _ALERTS: dict[str, tuple[Tone, str]] = {
     "page": ("bad", "burning fast"),
@@ -34,6 +37,8 @@ def absent(story: Story) -> Html | None:
         return empty("Not in service yet.", story.card.hint)
     if found is None or not found.workers:
         return empty("No serving process is running.", "loopwright up")
+    if story.card.state == "asleep":
+        return empty("Asleep: nobody asked, so the model gave back its memory. The next request wakes it.")
     return empty("No request yet in the last minutes.", story.card.hint)
 
 
@@ -204,18 +209,56 @@ def runtimes(story: Story) -> Html:
 
 def _runs(one: Runs) -> Html:
     state = pill("plain", "not prepared") if not one.runtime else pill("info", one.runtime)
-    weight = "shadow" if one.shadow else f"{100 * one.weight:.3g} %"
-    bands = el("ul.bands", *(el("li", band) for band in one.bands)) if one.bands else None
+    weight = "shadow, answers nobody" if one.shadow else f"{100 * one.weight:.3g} %"
+    said: Html | None = None
+    if one.proofs:
+        said = el("ul.proofs", *(el("li", _unbroken(proof)) for proof in one.proofs))
+    elif one.reason or one.replay_rows:
+        said = el("p.minor", f"{one.reason} {_proof(one) if one.replay_rows else ''}".strip())
     return el(
         "div.run",
         el(
             "div.run-head", el("b", one.variant), el("span.minor", f"version {one.version} · {weight}"), state
         ),
-        el("p.minor", one.reason) if one.reason else None,
-        el("p.minor", _proof(one)) if one.replay_rows else None,
-        bands,
+        el(
+            "div.run-body",
+            el("div", el("p", one.bands) if one.bands else None, said),
+            _timings(one) if one.timings else None,
+        ),
         data_run=one.variant,
     )
+
+
+def _timings(one: Runs) -> Html:
+    """Return how long a batch takes, by runtime and rows: the figures, and bars on one logarithmic scale."""
+    by = {(timing.runtime, timing.rows): timing.microseconds for timing in one.timings}
+    runtimes = list(dict.fromkeys(timing.runtime for timing in one.timings))
+    sizes = sorted({timing.rows for timing in one.timings})
+    low = math.floor(math.log10(min(by.values())))
+    decades = max(1, math.ceil(math.log10(max(by.values()))) - low)
+
+    def cell(runtime: str, rows: int) -> Html:
+        time = by.get((runtime, rows))
+        if time is None:
+            return el("td.num", "-")
+        width = 100 * (math.log10(time) - low) / decades
+        return el(
+            "td.num.serves" if runtime == one.answers.get(rows) else "td.num",
+            duration(time / 1000),
+            el("i", el("i", style=f"width:{max(2, round(width))}%")),
+            title=f"{rows:,} row{'s' if rows > 1 else ''} in {runtime}: {time:,.4g} µs",
+        )
+
+    head = el("tr", el("th", "Rows in a batch"), *(el("th.num", f"{rows:,}") for rows in sizes))
+    body = [el("tr", el("td", runtime), *(cell(runtime, rows) for rows in sizes)) for runtime in runtimes]
+    note = f"coloured is what answers; bars are logarithmic, {duration(10.0**low / 1000)} to {duration(10.0 ** (low + decades) / 1000)}"
+    table = el("table.timings", el("thead", head), el("tbody", *body))
+    return el("div", table, el("p.panel-note", f"As measured when it was prepared. {note.capitalize()}."))
+
+
+def _unbroken(text: str) -> str:
+    """Let no line break between a figure and its power of ten."""
+    return re.sub(r"(?<=\de)-(?=\d)", "\u2011", text)
 
 
 def _proof(one: Runs) -> str:
@@ -231,6 +274,18 @@ def _proof(one: Runs) -> str:
         )
         text += f", {flips} changed"
     return text + "."
+
+
+def rules(story: Story) -> Html:
+    """Return who may ask, how much, what is logged, and what each serving process does for the deployment."""
+    found = story.serving
+    if found is None:
+        return Html("")
+    said = dict(found.rules)
+    if found.processes:
+        said["workers"] = ", ".join(f"{one.name} {one.state}" for one in found.processes)
+    lines = [join(el("dt", topic), el("dd", words)) for topic, words in said.items()]
+    return el("dl.rules", *lines)
 
 
 def _refused(one: RefusedVersion) -> Html:

@@ -29,6 +29,7 @@ from loopwright.console.views import (
     Share,
     Story,
 )
+from loopwright.deploy.overview import try_address
 from loopwright.errors import Unavailable
 from loopwright.ledger import Event, Ledger
 from loopwright.predictions import PredictionStore
@@ -64,6 +65,7 @@ class Moment:
     """What all views of one refresh share: the ledger, and the prediction log as it was read at `at`.
 
     `signatures` has the models that are registered; None for one that was registered by hand, without a signature.
+    `asleep` are the deployments whose model is unloaded until somebody asks.
     """
 
     project: Project
@@ -72,6 +74,7 @@ class Moment:
     signatures: Mapping[str, Signature | None]
     logs: Mapping[str, traffic.Traffic]
     alerts: tuple[Alert, ...]
+    asleep: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, project: Project, ledger: Ledger, store: PredictionStore, at: datetime) -> Moment:
@@ -89,7 +92,7 @@ class Moment:
             step_s = traffic.metric_step_s(project, model)
             logs |= traffic.read(store, model, metric, signature, step_s, at)
         alerts = tuple(state.read(Alert) for state in ledger.states("alert"))
-        return cls(project, ledger, at, signatures, logs, alerts)
+        return cls(project, ledger, at, signatures, logs, alerts, serving.asleep(project, ledger, at))
 
     def log(self, name: str) -> traffic.Traffic:
         """Return the traffic of a deployment."""
@@ -139,8 +142,9 @@ def story(moment: Moment, name: str, links: Links | None = None) -> Story:
 def _card(moment: Moment, name: str) -> Card:
     declared, log = moment.project.deployment(name), moment.log(name)
     state = moment.ledger.get("deployment", name)
+    served = state.read(Deployment).variants if state else ()
     # A shadow answers nobody.
-    variants = tuple(one for one in state.read(Deployment).variants if not one.shadow) if state else ()
+    variants = tuple(one for one in served if not one.shadow)
     champion = _champion(variants)
     release = _release(moment, name)
     open_alerts = sum(alert.deployment == name and alert.state != "resolved" for alert in moment.alerts)
@@ -157,8 +161,10 @@ def _card(moment: Moment, name: str) -> Card:
         curve=tuple(tick.per_s for tick in log.ticks),
         open_alerts=open_alerts,
         release=release,
-        state=_state(started, open_alerts, release, log),
+        state=_state(started, open_alerts, release, log, name in moment.asleep),
         hint=_hint(moment, name, started),
+        shadows=tuple(one.version for one in served if one.shadow),
+        logged=declared.log.sample,
     )
 
 
@@ -167,14 +173,14 @@ def _champion(variants: tuple[Variant, ...]) -> int | None:
     return named[0] if named else (variants[0].version if variants else None)
 
 
-def _state(started: bool, alerts: int, release: ReleaseNow | None, log: traffic.Traffic) -> Any:
+def _state(started: bool, alerts: int, release: ReleaseNow | None, log: traffic.Traffic, asleep: bool) -> Any:
     if not started:
         return "not started"
     if alerts:
         return "alert"
     if release and not release.ended:
         return "releasing"
-    return "healthy" if log.rows else "idle"
+    return "asleep" if asleep else "healthy" if log.rows else "idle"
 
 
 def _hint(moment: Moment, name: str, started: bool) -> str:
@@ -257,7 +263,10 @@ def _limit(moment: Moment, name: str, metric: str, champion: int | None) -> floa
 
 def _links(moment: Moment, card: Card, links: Links) -> tuple[Link, ...]:
     """Return the header's links; without an address where a server is not running."""
-    made = [links.model(card.model)]
+    made = []
+    if card.mode == Mode.online:
+        made.append(Link("Try it", try_address(moment.project, card.name)))
+    made.append(links.model(card.model))
     if card.champion is not None:
         made.append(links.version(card.model, card.champion))
     state = moment.ledger.get("model_version", f"{card.model}/{card.champion}")

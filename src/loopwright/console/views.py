@@ -5,12 +5,15 @@ Times are UTC; rates are per second over `RATE_S` seconds; latencies are millise
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from loopwright.deploy.online.levels import ServiceLevel
+from loopwright.deploy.overview import Worker
 from loopwright.records import Alert, GateResult, Signal, Verdict
+from loopwright.scoring.base import Timing
 
 __all__ = [
     "Batch",
@@ -121,7 +124,11 @@ class ReleaseNow:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One deployment at a glance."""
+    """One deployment at a glance.
+
+    `shadows` are versions that score the same rows and answer nobody. `logged` is the share of predictions that the
+    log keeps (0 to 1): the key numbers count those alone.
+    """
 
     name: str
     model: str
@@ -133,8 +140,10 @@ class Card:
     curve: tuple[float, ...]
     open_alerts: int
     release: ReleaseNow | None
-    state: Literal["not started", "idle", "alert", "releasing", "healthy"]
+    state: Literal["not started", "idle", "asleep", "alert", "releasing", "healthy"]
     hint: str
+    shadows: tuple[int, ...] = ()
+    logged: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +286,9 @@ class Counted:
 class Runs:
     """What computes a variant: the runtime, why it is that one, and how it was proven and measured.
 
-    `replay_rows`, `max_difference` and `label_flips` are those of the replay against the model itself; `bands` say
-    which runtime takes batches of which size, one line each, where that was measured.
+    `replay_rows`, `max_difference` and `label_flips` are those of the replay against the model itself; `bands` says
+    which runtime answers how many rows, and `proofs` what the replay showed of each, in words. `timings` are
+    microseconds by runtime and number of rows; `answers` is the runtime that answers each of these numbers of rows.
     """
 
     variant: str
@@ -291,7 +301,10 @@ class Runs:
     max_difference: float | None
     label_flips: int | None
     tolerance: float | None
-    bands: tuple[str, ...]
+    bands: str = ""
+    proofs: tuple[str, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    answers: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +321,8 @@ class Serving:
     """How an online deployment answers: over the last `seconds` seconds, by `workers` living processes.
 
     `level` is None where ``slo`` is not declared; `level_words` are its two sentences. Limits are those of all workers
-    together.
+    together. `processes` are the workers and what each does for this deployment; `rules` say who may ask, how much, and
+    what the log keeps, by topic. `tryit` is the address of the page to try it, empty where no worker runs.
     """
 
     workers: int
@@ -328,6 +342,9 @@ class Serving:
     refused_versions: tuple[RefusedVersion, ...]
     level: ServiceLevel | None
     level_words: tuple[str, ...]
+    processes: tuple[Worker, ...] = ()
+    rules: Mapping[str, str] = field(default_factory=dict)
+    tryit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

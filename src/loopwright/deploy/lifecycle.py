@@ -44,7 +44,12 @@ def current(ledger: Ledger, name: str) -> Deployment:
     state = ledger.get("deployment", name)
     if state is None:
         known = [other.key for other in ledger.states("deployment")]
-        raise NotFound.among("started deployment", name, known, hint=f"loopwright deployment start {name}")
+        # No nearest name: another one that was started is not what was meant.
+        raise NotFound(
+            f"There is no started deployment {name!r}.",
+            valid=f"Started: {listing(known)}.",
+            hint=f"loopwright deployment start {name}",
+        )
     return state.read(Deployment)
 
 
@@ -95,8 +100,9 @@ def _check(deployment: Deployment) -> None:
             f"{variant.name}={variant.weight:g}{' (shadow)' if variant.shadow else ''}"
             for variant in deployment.variants
         )
+        total = "" if abs(answering - 1.0) <= 1e-6 else f", which is {answering:g} in all"
         raise InvalidInput(
-            f"The variants of deployment {deployment.name!r} cannot be served: {facts}.",
+            f"The variants of deployment {deployment.name!r} cannot be served: {facts}{total}.",
             valid="Each has a name of its own, a shadow has the weight 0, and the weights of the others sum to 1.",
         )
     Split(deployment)

@@ -149,6 +149,15 @@ class Route:
         """The version of each variant."""
         return {variant.name: variant.version for variant in self.deployment.variants}
 
+    def load_for(self, rows: int) -> None:
+        """Load now what answers batches of so many rows, each variant's share of them, instead of behind the first.
+
+        For processes whose batches are large: which runtime answers a row then depends on its batch alone, not on how
+        far loading has come.
+        """
+        for propensity, scorer in zip(self.split.propensities, self.scorers, strict=False):
+            scorer.load_for(max(1, round(rows * propensity)))
+
     def named(self, variant: str) -> int:
         """Return the place of the variant that a caller asks for: its name, or the number of its version.
 

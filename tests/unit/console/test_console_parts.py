@@ -170,7 +170,7 @@ def test_a_registered_model_waits_for_its_start(tmp_path: Path) -> None:
     story = empty_story(project)
     assert story.card.hint == f"loopwright deployment start {API}"
     assert [said.text for said in story.timeline] == ["Version 1 registered."]
-    assert [link.text for link in story.links] == ["Model in MLflow"]
+    assert [link.text for link in story.links] == ["Try it", "Model in MLflow"]
     shown = release_panel.release(story, Reader())
     assert "nothing is in service" in shown
     assert fragments.code(f"loopwright deployment start {API}") in shown
@@ -186,7 +186,7 @@ def test_a_version_registered_in_mlflow_alone_can_serve(tmp_path: Path) -> None:
     story = empty_story(project)
     assert (story.card.state, story.card.champion) == ("idle", 2)
     assert story.card.hint.startswith("curl --json ")
-    assert [link.text for link in story.links] == ["Model in MLflow", "Version 2 in MLflow"]
+    assert [link.text for link in story.links] == ["Try it", "Model in MLflow", "Version 2 in MLflow"]
 
 
 @pytest.mark.parametrize(

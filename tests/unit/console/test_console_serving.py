@@ -1,17 +1,19 @@
 """What the page of an online deployment says of how it answers."""
 
 import dataclasses
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
-from console_seed import API, answering, make_project, seed
+from console_seed import API, CONFIG, answering, make_project, seed
 
 from loopwright.config import Project
-from loopwright.console import charts, serving, serving_panel, snapshot, tokens
+from loopwright.console import charts, fragments, serving, serving_panel, snapshot, tokens
 from loopwright.console.formats import duration, percent, size
 from loopwright.console.views import Serving, Story
+from loopwright.deploy.online import keys
 from loopwright.deploy.online.levels import Levels
 from loopwright.deploy.online.meters import Meters
 from loopwright.ledger import Ledger
@@ -115,8 +117,11 @@ def test_each_variant_says_what_computes_it_and_why(told: Story) -> None:
     assert (runs[4].runtime, runs[4].replay_rows, runs[4].label_flips) == ("onnx", 1797, 0)
     assert (runs[3].runtime, runs[3].reason) == ("native", "ONNX changes 2 of 600 labels")
     page = serving_panel.runtimes(told)
-    assert "Replay of 1,797 rows: largest difference 2.2e-16 of 1e-05 allowed, no label changed." in page
-    assert "2 labels changed" in page
+    # Where the manifest has no proofs, it is the reason and the figures of the replay.
+    assert (
+        "ONNX changes 2 of 600 labels Replay of 1,797 rows: largest difference 0.02 of 1e-05 allowed, 2 labels changed."
+        in page
+    )
     refused = view(told).refused_versions
     assert [(one.version, one.workers) for one in refused] == [(5, ("serving-1",))]
     assert "3 of 200 golden rows differ" in page
@@ -132,20 +137,26 @@ def test_a_version_that_is_not_prepared_says_so(tmp_path: Path) -> None:
     assert "not prepared" in serving_panel.runtimes(story(project))
 
 
-def test_bands_of_any_shape_are_words() -> None:
-    """Which runtime takes which sizes is told from records, mappings, pairs and plain text alike."""
-
-    @dataclasses.dataclass
-    class Band:
-        up_to: int
-        runtime: str
-        micros: float
-        other: str | None = None
-
-    assert serving._band(Band(16, "onnx", 21.25)) == "up to 16, runtime onnx, micros 21.25"
-    assert serving._band({"rows": 1, "runtime": "onnx"}) == "rows 1, runtime onnx"
-    assert serving._band((256, "native")) == "256 native"
-    assert serving._band("native above 64 rows") == "native above 64 rows"
+def test_bands_and_proofs_are_words_and_times_a_table(told: Story) -> None:
+    """Which runtime answers how many rows is a sentence, each proof is one without its times, and those are a table."""
+    proven = next(one for one in view(told).runs if one.version == 4)
+    assert proven.bands == "onnx up to 82 rows, native above"
+    assert proven.proofs == (
+        "onnx: agrees with the model on 1,797 rows; largest difference 2.2e-16, 0 labels changed (tolerance 1e-05)",
+        "native: the model itself",
+    )
+    assert [(one.runtime, one.rows) for one in proven.timings] == [
+        (runtime, rows) for runtime in ("onnx", "native") for rows in (1, 16, 256, 4096)
+    ]
+    page = serving_panel.runtimes(told)
+    assert "onnx up to 82 rows, native above" in page
+    assert ">12 µs<" in page
+    assert proven.answers == {1: "onnx", 16: "onnx", 256: "native", 4096: "native"}
+    assert page.count('class="num serves"') == 4
+    assert "2.2e\u201116, 0 labels" in page
+    # 12 us is 8 % of the way from 10 us to 100 ms, on a logarithmic scale.
+    assert "width:2%" in page
+    assert "logarithmic, 10 µs to 100 ms." in page
 
 
 def test_a_shadow_answers_nobody(tmp_path: Path) -> None:
@@ -158,7 +169,59 @@ def test_a_shadow_answers_nobody(tmp_path: Path) -> None:
     found = story(project)
     assert [one.version for one in found.card.variants] == [3]
     assert [(one.version, one.shadow) for one in view(found).runs] == [(3, False), (4, True)]
-    assert "version 4 · shadow" in serving_panel.runtimes(found)
+    assert "version 4 · shadow, answers nobody" in serving_panel.runtimes(found)
+    assert found.card.shadows == (4,)
+    head = fragments.heading(found)
+    assert "version 3, version 4 as a shadow" in head
+    assert "4 0 %" not in head
+    assert " 0 %" not in serving_panel.runtimes(found)
+
+
+def test_a_model_that_is_unloaded_is_told_as_asleep(tmp_path: Path) -> None:
+    """A living process that unloaded the model is asleep; one before it that said so counts for nothing."""
+    config = CONFIG.replace('mode = "online"', 'mode = "online"\nunload_after = "1m"', 1)
+    project = make_project(tmp_path, config)
+    variants = (Variant("champion", 3),)
+    ledger = Ledger.open(project)
+    ledger.put("deployment", API, Deployment(API, "digits", Mode.online, variants))
+    mine = Meters("serving-1")
+    mine.of(API)
+    mine.save(project)
+    said = {"pid": os.getpid(), "serving": {}, "refused": {}, "asleep": [API]}
+    ledger.put("worker", "serving-1", said)
+    found = story(project)
+    assert found.card.state == "asleep"
+    assert [(one.name, one.state) for one in view(found).processes] == [("serving-1", "asleep")]
+    assert "The next request wakes it" in (serving_panel.absent(found) or "")
+    assert "serving-1 asleep" in serving_panel.rules(found)
+    ledger.put("worker", "serving-1", said | {"pid": 1})
+    assert story(project).card.state == "idle"
+    ledger.put("worker", "serving-1", said | {"asleep": [], "serving": {API: {"champion": 3}}})
+    assert [one.state for one in view(story(project)).processes] == ["serving"]
+    ledger.close()
+
+
+def test_what_applies_to_callers_and_rows_is_said(tmp_path: Path) -> None:
+    """Sample, dropped and hashed fields, limits and keys, one line each; a sampled log's numbers say that they are."""
+    config = CONFIG.replace(
+        'mode = "online"',
+        'mode = "online"\nlog = { sample = 0.25, drop = ["pixel_0_0"], hash = ["entity"] }\ntimeout = "2s"',
+        1,
+    )
+    project = make_project(tmp_path, config)
+    found = story(project)
+    assert view(found).rules == {
+        "log": "25 % of the rows, without pixel_0_0, entity hashed, survives a killed process",
+        "limits": "any rate, bodies up to 16 MB, 2 s to answer, 50,000 rows may wait in 1 worker",
+        "API key": "not needed from this machine",
+    }
+    page = serving_panel.rules(found) + fragments.tiles(found)
+    assert "25 % of the rows, without pixel_0_0, entity hashed" in page
+    assert "Logged predictions per second" in page
+    ledger = Ledger.open(project)
+    keys.create(ledger, "shop")
+    ledger.close()
+    assert view(story(project)).rules["API key"] == "needed"
 
 
 def test_a_dead_worker_leaves_no_figures_of_now(told: Story, project: Project) -> None:

@@ -6,10 +6,11 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from four_modes import new_project, serve, wine, wine_version
+from four_modes import new_project, serve, wine, wine_version, with_bands
 
 from loopwright.config import Project
 from loopwright.deploy import batch
@@ -20,6 +21,7 @@ from loopwright.errors import Conflict, InvalidInput, NotFound, SchemaMismatch, 
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids, PredictionStore
 from loopwright.scoring import load
+from loopwright.scoring.base import GOLDEN, Band
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -206,3 +208,32 @@ def test_what_cannot_run_says_why(root: Path) -> None:
     (project.scorer("wine", 1) / "model.onnx").write_bytes(b"broken")
     with pytest.raises(Unavailable, match="is not what was prepared"):
         batch.run(project, "wine-batch")
+
+
+def test_large_chunks_are_answered_by_the_runtime_for_them_from_the_first_on(root: Path) -> None:
+    """No chunk is left to the runtime for single rows while the other is loaded; small chunks need no other."""
+    project = started(root, key="bottle")
+    # The model for large batches is another one here, so that its answers can be told.
+    (project.scorer("wine", 1) / GOLDEN).unlink()
+    with_bands(
+        project.scorer("wine", 1), Band("onnx", 20), Band("native"), native=root / "models" / "wine" / "2"
+    )
+    table = pq.read_table(root / "rows.parquet")
+    batch.run(project, "wine-batch")
+    pq.write_table(
+        table.slice(0, 10).set_column(0, "bottle", [[f"n{n}" for n in range(10)]]), root / "rows.parquet"
+    )
+    batch.run(project, "wine-batch")
+    found = np.array([list(json.loads(row["probability"]).values()) for row in written(root)])
+    columns = {name: table[name].to_numpy() for name in table.column_names if name != "bottle"}
+    first = {name: values[:10] for name, values in columns.items()}
+    large, small = (
+        load(project.scorer("wine", version)).score(rows).probability
+        for version, rows in ((2, columns), (1, first))
+    )
+    assert large is not None
+    assert small is not None
+    # The last chunk of the first run has 28 rows: all are above 20.
+    np.testing.assert_allclose(found[:178], large, atol=1e-9)
+    np.testing.assert_allclose(found[178:], small, atol=1e-9)
+    assert np.abs(large[:10] - small).max() > 1e-4

@@ -1,11 +1,13 @@
 """What the commands about deployments and keys print and refuse."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from four_modes import wine, wine_version
@@ -13,6 +15,7 @@ from four_modes import wine, wine_version
 from loopwright.cli import main
 from loopwright.config import Project
 from loopwright.deploy.base import publish
+from loopwright.deploy.online.meters import Meters
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids, LabelLog, PredictionLog, Predictions, files
 from loopwright.records import Deployment, Label, Mode, ModelVersion, Variant
@@ -95,24 +98,34 @@ def test_a_deployment_is_shown_with_what_serves_and_why(project: Project, run: R
         "wine-api (online), model wine: serving since",
         "agrees with the model on 178 rows (fewer than 1,000: the training table has no more)",
         "refused version 9: wine/9 is damaged.",
-        "50% of the rows, without hue, entity hashed",
+        "wine/1 onnx: agrees with the model on",
+        "largest difference",
+        "us for 4096 rows",
+        "wine/1 native: the model itself",
+        "50 % of the rows, without hue, entity hashed",
         "100/s for each caller",
-        "0.99 within 20 ms",
+        "99 % of requests within 20 ms: no request yet.",
+        "99.9 % of requests without an error: no request yet.",
         "not needed from this machine",
-        "no worker runs: loopwright up",
+        "none runs: loopwright up",
     ):
         assert words in text
     facts = run("deployment", "show", API, "--json")
-    assert facts["variants"] == [
-        {
-            "name": "champion",
-            "version": 1,
-            "weight": 1.0,
-            "shadow": False,
-            "runtime": "onnx",
-            "reason": "agrees with the model on 178 rows (fewer than 1,000: the training table has no more)",
-        }
-    ]
+    [variant] = facts["variants"]
+    proofs = variant.pop("proofs")
+    assert variant == {
+        "name": "champion",
+        "version": 1,
+        "weight": 1.0,
+        "shadow": False,
+        "runtime": "onnx",
+        "reason": "agrees with the model on 178 rows (fewer than 1,000: the training table has no more)",
+        "bands": "onnx for any number of rows",
+    }
+    assert [proof.partition(":")[0] for proof in proofs] == ["onnx", "native"]
+    assert all(f"{proof}\n" in text for proof in proofs)
+    assert facts["level"]["availability"]["target"] == 0.999
+    assert len(facts["level_words"]) == 2
     assert facts["refused"] == {"9": "wine/9 is damaged."}
     assert facts["log"] == {"sample": 0.5, "drop": ["hue"], "hash": ["entity"]}
     assert facts["slo"]["latency"] == 0.02
@@ -128,8 +141,6 @@ def test_a_deployment_is_shown_with_what_serves_and_why(project: Project, run: R
 
 def test_a_running_server_is_named_where_it_listens(project: Project, run: Run) -> None:
     """The addresses are those of the serving part while it is alive, and a key is asked for once one was made."""
-    import os
-
     import psutil
 
     from loopwright import parts
@@ -142,6 +153,36 @@ def test_a_running_server_is_named_where_it_listens(project: Project, run: Run) 
     )
     run("key", "create", "shop")
     assert run("deployment", "show", API, "--json")["key_needed"] is True
+
+
+def test_each_living_worker_says_what_it_does(project: Project, run: Run) -> None:
+    """Serving, asleep, refusing or loading; what a process that is gone said does not count, and no worker is told."""
+    me = os.getpid()
+    ledger = Ledger.open(project)
+    for name, told in {
+        "serving-1": {"pid": me, "serving": {API: {"champion": 1}}, "refused": {}},
+        "serving-2": {"pid": me, "serving": {}, "refused": {}, "asleep": [API]},
+        "serving-3": {"pid": me, "serving": {}, "refused": {API: {"1": "wine/1 is damaged."}}},
+        "serving-4": {"pid": me + 1, "serving": {API: {"champion": 1}}, "refused": {}},
+        "serving-5": {"pid": me, "serving": {API: {"champion": 1}}, "refused": {}},
+    }.items():
+        ledger.put("worker", name, told)
+        if name != "serving-5":
+            Meters(name).save(project)
+    ledger.close()
+    gone = Meters("serving-6").save(project)
+    gone.pid = 2**22 + 1  # above what Linux gives out
+    (project.run / "meters" / "serving-6.json").write_bytes(msgspec.json.encode(gone))
+    said = "serving-1 serving, serving-2 asleep, serving-3 refusing, serving-4 loading"
+    assert f"workers  {said}\n" in run("deployment", "show", API)
+    workers = run("deployment", "show", API, "--json")["workers"]
+    assert [f"{one['name']} {one['state']}" for one in workers] == said.split(", ")
+
+
+def test_the_list_says_what_computes_each(run: Run) -> None:
+    """What serves has its runtime, what was never started has none."""
+    listed = {one["deployment"]: one["runtime"] for one in run("deployment", "list", "--json")}
+    assert listed == {API: "onnx", "wine-edge": None}
 
 
 def test_shares_and_shadow_are_set_and_shown(run: Run) -> None:
@@ -165,7 +206,9 @@ def test_shares_and_shadow_are_set_and_shown(run: Run) -> None:
         (("split", API, "champion=a"), "is no share"),
         (("split", API, "champion:x=1"), "is no share"),
         (("split", API, "champion=1e999"), "sum to 1"),
-        (("split", API), "the champion is not wine/1"),
+        (("split", API), "No share is given"),
+        (("split", API, "other:2=1"), "the champion is not wine/1"),
+        (("split", API, "champion=0.5", "other:2=0.1"), "which is 0.6 in all"),
         (("shadow", API), "either --version or --stop"),
         (("shadow", API, "--version", "2", "--stop"), "either --version or --stop"),
     ],

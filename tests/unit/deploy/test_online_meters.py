@@ -186,7 +186,7 @@ def test_what_happened_lately_is_told_apart_from_all_that_did(
         mine.of("api").decode.add(2.0)
         mine.of("api").variant("champion", 3).rows += 40
         mine.of("api").swaps += 1
-    for _ in range(8):
+    for minute in range(1, 9):
         clock += 60
         for mine in workers:
             mine.of("api").request("predict", 200, 10)
@@ -195,7 +195,10 @@ def test_what_happened_lately_is_told_apart_from_all_that_did(
             mine.of("api").queued_rows = 5
             mine.of("api").variant("champion", 3).rows += 10
             mine.save(project)
-    found = meters.recent(meters.read(project, at=clock), "api", clock)
+        found = meters.recent(meters.read(project, at=clock), "api", clock)
+        assert found is not None
+        # A young process shows all that it did, and never less than four minutes afterwards.
+        assert found.seconds == (60 * minute if minute < 5 else 240)
     assert found is not None
     assert found.workers == 2
     assert found.seconds == 240

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -13,7 +14,7 @@ from described_deployments import COLUMNS, mixed, quantiles
 
 from loopwright.deploy.online import tryit
 from loopwright.deploy.online.described import Described
-from loopwright.records import Column, Signature, Task
+from loopwright.records import Column, Signature, Task, Variant
 from loopwright.registry.profile import numeric_profile
 
 
@@ -179,3 +180,15 @@ def test_the_styles_define_every_colour_twice() -> None:
     )
     assert light - {"--font", "--mono"} == dark
     assert set(re.findall(r"var\((--[\w-]+)\)", style)) <= light
+
+
+def test_a_value_that_is_made_up_in_a_real_row_says_so() -> None:
+    """Only inputs that the log does not keep have the note; and a shadow is said to answer nobody."""
+    real = replace(mixed(), real=True)
+    name = real.signature.names[0]
+    assert "made up: the log" not in tryit.page("p", "d", real).body.decode()
+    hidden = tryit.page("p", "d", replace(real, hidden=(name,))).body.decode()
+    assert hidden.count("made up: the log does not keep it") == 1
+    assert hidden.count("answers nobody") == 1
+    alone = replace(real, variants=(Variant("champion", 1),))
+    assert "answers nobody" not in tryit.page("p", "d", alone).body.decode()

@@ -1,7 +1,9 @@
 """A stream consumer with a real model: results, ids, entities, and messages that the model refuses."""
 
 import json
+import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from four_modes import add_version, new_project, serve, wine, wine_version
+from four_modes import add_version, new_project, serve, wine, wine_version, with_bands
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -21,10 +23,12 @@ from loopwright.deploy.stream import Progress, progress, results, source
 from loopwright.deploy.stream.base import open_channel, parse
 from loopwright.deploy.stream.consumer import Consumer
 from loopwright.deploy.stream.sqlite import SqliteChannel
+from loopwright.deploy.stream.worker import Reader
 from loopwright.errors import InvalidConfig, InvalidInput, NotFound, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids, PredictionStore
 from loopwright.records import Deployment, Mode, Variant
+from loopwright.scoring.base import Band
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -231,3 +235,27 @@ def test_wrong_addresses_say_which_channels_there_are(project: Project) -> None:
     (project.root / "loopwright.toml").write_text(text)
     with pytest.raises(InvalidConfig, match="to the topic it reads"):
         source(Project(project.root), "wine-stream")
+
+
+def test_what_answers_large_batches_is_loaded_before_the_first(prepared: Path, project: Project) -> None:
+    """A reader loads the runtime for full batches with the version, for each variant by its share of them."""
+    (project.state / "scorers").unlink()
+    shutil.copytree(prepared / ".loopwright" / "scorers", project.state / "scorers")
+    for version in (1, 2):
+        folder = project.scorer("wine", version)
+        with_bands(
+            folder, Band("onnx", 100), Band("native"), native=prepared / "models" / "wine" / str(version)
+        )
+    ledger, ids = Ledger.open(project), Ids.open(project)
+    variants = (Variant("champion", 1, 0.9), Variant("candidate", 2, 0.1))
+    publish(ledger, Deployment("wine-stream", "wine", Mode.stream, variants, salt="s"))
+    reader = Reader(project, "wine-stream", ledger=ledger, ids=ids, worker="test", stop=threading.Event())
+    reader._follow()
+    route = reader.predictor.route
+    assert route is not None
+    assert {version: one.scorer.loaded for version, one in route.loaded.items()} == {
+        1: ("onnx", "native"),
+        2: ("onnx",),
+    }
+    reader.predictor.close()
+    ledger.close()

@@ -1,18 +1,16 @@
 """Which runtime answers how many rows, and what is loaded for that."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from four_modes import with_bands
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import Ridge
@@ -25,7 +23,7 @@ from loopwright.errors import SchemaMismatch
 from loopwright.records import Column, ModelVersion
 from loopwright.registry import arrays_of
 from loopwright.registry.blocks import Blocks, blocks_of
-from loopwright.scoring.base import Band, Manifest, Timing
+from loopwright.scoring.base import Band, Timing
 from loopwright.scoring.calibration import SIZES, _batches, bands_of
 from loopwright.scoring.golden import read_rows
 
@@ -102,19 +100,6 @@ def prepared(project: Project, make: Make, frame: pd.DataFrame, model: Any = Non
     model = model or HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype")
     model.fit(frame.drop(columns="target"), frame["target"])
     return scoring.prepare(project, "m", make(model, frame).version)
-
-
-def with_bands(folder: Path, *bands: Band, native: Path | None = None) -> Path:
-    """Rewrite a prepared folder as if its calibration had come out like this."""
-    from loopwright.scoring.preparation import _hashes
-
-    if native is not None and not (folder / "native").exists():
-        shutil.copytree(native, folder / "native")
-    manifest = msgspec.json.decode((folder / "scorer.json").read_bytes(), type=Manifest)
-    (folder / "scorer.json").unlink()
-    manifest = replace(manifest, runtime=bands[0].runtime, bands=bands, files=_hashes(folder))
-    (folder / "scorer.json").write_bytes(msgspec.json.encode(manifest))
-    return folder
 
 
 def columns_of(scorer: scoring.Scorer, rows: int) -> Blocks:

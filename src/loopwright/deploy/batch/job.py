@@ -224,6 +224,9 @@ class _Job:
         self, journal: Journal, columns: dict[str, NDArray[Any]], entities: list[str], ids: list[str]
     ) -> Answers:
         """Score rows and log them, except those that a killed run has logged already."""
+        route = self.predictor.route
+        assert route is not None
+        route.load_for(len(ids))
         logged = journal.logged(ids)
         answers = self.predictor.predict(columns, entities=entities, ids=ids, log=not any(logged))
         if any(logged):

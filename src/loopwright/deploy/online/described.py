@@ -39,7 +39,8 @@ class Described:
 
     `examples` are rows as JSON values, at least one: real ones that were kept with the version, where it has any
     (`real`). `seen` holds the distribution of inputs in the training data, by name. `classes` are those of all variants.
-    `entity` names the field that says who a row is about; it may come in addition to the inputs.
+    `entity` names the field that says who a row is about; it may come in addition to the inputs. `hidden` are inputs
+    of which the examples hold made-up values.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Described:
     runtime: str = ""
     classes: tuple[Scalar, ...] = ()
     seen: Mapping[str, ColumnProfile] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
 
     @property
     def extra(self) -> str | None:
@@ -108,6 +110,7 @@ def described(
         runtime=leading.scorer.runtime,
         classes=route.classes,
         seen={name: column for name, column in _profiles(folder).items() if name not in hidden},
+        hidden=tuple(masked),
     )
 
 

@@ -124,7 +124,10 @@ class Follower:
             if predictor.unload_idle():
                 logger.info("%s gave back its memory: nobody has asked for it", name)
                 self._trim = True
-        if revision == self._revision and not any(one.due for one in predictors.values()):
+        asleep = [name for name, one in predictors.items() if one.asleep]
+        if (revision, asleep) == (self._revision, self._noted.get("asleep", [])) and not any(
+            one.due for one in predictors.values()
+        ):
             return
         for name, predictor in predictors.items():
             try:
@@ -160,14 +163,18 @@ class Follower:
                 predictor.close()
 
     def _note(self, predictors: dict[str, Predictor]) -> None:
-        """Write to the ledger what this process serves and what it refuses, when that has changed."""
+        """Write to the ledger what this process serves, refuses and has unloaded, when that has changed."""
         serving = {name: one.route.served for name, one in predictors.items() if one.route is not None}
         refused = {
             name: {str(version): reason for version, reason in one.refused.items()}
             for name, one in predictors.items()
             if one.refused
         }
-        facts = {"serving": serving, "refused": refused}
+        facts = {
+            "serving": serving,
+            "refused": refused,
+            "asleep": [name for name, one in predictors.items() if one.asleep],
+        }
         if facts != self._noted:
             self._generation += 1
             numbers = {"pid": os.getpid(), "generation": self._generation}

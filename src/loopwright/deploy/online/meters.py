@@ -366,7 +366,9 @@ class Meters:
 
     def _taken(self) -> Snapshot:
         """Return the live numbers. Encoding them calls no Python code, so that no other thread counts meanwhile."""
-        at, before = self._marks[0] if self._marks else (self._started, [])
+        # Until the copies reach back for minutes, everything since the start happened lately.
+        full = len(self._marks) == _MARKS
+        at, before = self._marks[0] if full else (self._started, [])
         return Snapshot(
             worker=self.worker,
             pid=os.getpid(),

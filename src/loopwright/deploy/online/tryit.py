@@ -61,7 +61,8 @@ def page(project_name: str, name: str, one: Described) -> Reply:
         HTML, and the headers that keep a browser from running anything but the page's own script.
     """
     columns = "".join(
-        _field(at, column, one.seen.get(column.name)) for at, column in enumerate(one.signature.inputs)
+        _field(at, column, one.seen.get(column.name), made_up=one.real and column.name in one.hidden)
+        for at, column in enumerate(one.signature.inputs)
     )
     examples = one.examples or (one.example,)
     another = "" if len(examples) > 1 else " hidden"
@@ -181,7 +182,7 @@ def _pills(one: Described) -> str:
 def _versions(one: Described) -> str:
     return f"<b>{escape(one.model)}</b>, " + ", ".join(
         f"version <b>{variant.version}</b> ({escape(variant.name)}, "
-        + ("shadow" if variant.shadow else f"{variant.weight:.0%}")
+        + ("answers nobody" if variant.shadow else f"{100 * variant.weight:.3g}%")
         + ")"
         for variant in one.variants
     )
@@ -196,8 +197,8 @@ def _variants(one: Described) -> str:
     return f'<option value="">by its entity</option>{named}'
 
 
-def _field(at: int, column: Column, seen: ColumnProfile | None) -> str:
-    """Return the form's part for one input."""
+def _field(at: int, column: Column, seen: ColumnProfile | None, *, made_up: bool = False) -> str:
+    """Return the form's part for one input; of one that is `made_up` in a real row this is said."""
     name = escape(column.name)
     missing = (
         ""
@@ -205,6 +206,7 @@ def _field(at: int, column: Column, seen: ColumnProfile | None) -> str:
         else '<label class="missing"><input type="checkbox" tabindex="-1">missing</label>'
     )
     control, note, long = _control(at, column, seen)
+    note = f"{note}, made up: the log does not keep it" if made_up else note
     return (
         f'<div class="field{" long" if long else ""}" id="field-{at}"><div class="field-head">'
         f'<span class="field-name" title="{name}"><label for="input-{at}">{name}</label></span>{missing}</div>'

@@ -15,7 +15,7 @@ from loopwright import parts
 from loopwright.config import Project
 from loopwright.deploy.base import Predictor
 from loopwright.deploy.stream.base import Channel, open_channel
-from loopwright.deploy.stream.consumer import Consumer
+from loopwright.deploy.stream.consumer import BATCH, Consumer
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids
@@ -112,6 +112,8 @@ class Reader(threading.Thread):
         self._loading = True
         try:
             if self.predictor.refresh():
+                if self.predictor.route is not None:
+                    self.predictor.route.load_for(BATCH)
                 logger.info("%s serves %s", self.deployment, self.served)
                 self.changed.set()
             if not self.served:
