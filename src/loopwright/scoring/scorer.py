@@ -131,6 +131,11 @@ class Scorer:
         return self.manifest.runtime
 
     @property
+    def own_rows(self) -> int:
+        """The most rows that the runtime for single rows answers: more are for another one, which may be heavy to load."""
+        return self._own_rows
+
+    @property
     def loaded(self) -> tuple[str, ...]:
         """The runtimes that are in memory, the one for single rows first."""
         return (self.manifest.runtime, *(name for name, other in self._others.items() if other.runtime))

@@ -26,6 +26,8 @@ __all__ = ["LOOP_ROWS", "Batcher"]
 
 #: Rows that are scored at once on the event loop; more would hold it for milliseconds, so they go to a thread.
 LOOP_ROWS = 256
+#: A batch is not cut smaller than this for the sake of its runtime.
+LEAST_ROWS = 32
 #: Bytes of bodies in one batch: what a batch holds in memory at once.
 BATCH_BYTES = 4 << 20
 #: A model that takes so many seconds for a batch of at most `LOOP_ROWS` is called in a thread.
@@ -80,6 +82,7 @@ class Batcher:
         self._scheduled = self._busy = self._looking = False
         #: Seconds of a usual batch, as they were lately.
         self._usual_s = 0.0
+        self._most_rows = LOOP_ROWS
         # By weak reference: what is no longer served is to be given back, also when nobody asks again.
         self._counted: tuple[Callable[[], Route | None], list[VariantMeter]] = (lambda: None, [])
 
@@ -122,7 +125,7 @@ class Batcher:
         if not small:
             return
         self._meters(small[0].route)
-        batches = [small] if len(small) == 1 else list(_batches(small))
+        batches = [small] if len(small) == 1 else list(_batches(small, self._most_rows))
         if self._synced or self._usual_s > SLOW_S:
             self._busy = True
             self._in_thread(batches, then=self._free)
@@ -290,6 +293,9 @@ class Batcher:
             self.meter.serves(found)
             # What was timed when the versions were prepared, until it is known better: a slow one is never on the loop.
             self._usual_s = max(self._usual_s, *(_timed_s(scorer) for scorer in route.scorers))
+            # Where another runtime would take over, a batch is cut: requests of few rows never cause it to be loaded.
+            own = min(scorer.own_rows for scorer in route.scorers)
+            self._most_rows = min(LOOP_ROWS, max(own, LEAST_ROWS))
             self._counted = weakref.ref(route), found
         return self._counted[1]
 
@@ -355,13 +361,13 @@ def _own_columns(request: Request) -> Blocks:
     return request.decoder.columns(request.asked.rows or []) if columns is None else columns
 
 
-def _batches(waiting: list[Request]) -> Iterator[list[Request]]:
-    """Cut requests into batches of one route, at most `LOOP_ROWS` rows and `BATCH_BYTES` bytes, in their order."""
+def _batches(waiting: list[Request], most: int) -> Iterator[list[Request]]:
+    """Cut requests into batches of one route, at most `most` rows and `BATCH_BYTES` bytes, in their order."""
     batch: list[Request] = []
     rows = size = 0
     for one in waiting:
         n = one.asked.n
-        full = rows + n > LOOP_ROWS or size + one.size > BATCH_BYTES
+        full = rows + n > most or size + one.size > BATCH_BYTES
         if batch and (full or one.route is not batch[0].route):
             yield batch
             batch, rows, size = [], 0, 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -101,6 +102,8 @@ def shown(value: Any) -> str:
     except RecursionError:
         # Just not too deep to be read, and too deep to be written from here.
         return "something deeply nested"
+    except OverflowError:
+        return "a number beyond 64 bits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -155,20 +158,16 @@ def _record(record: Any, row: int, signature: Signature, fields: Sequence[str]) 
 def _wrong(value: Any, column: Column) -> str:
     if value is None:
         return "null, but the model was trained without missing values there" if column.required else ""
-    fits = {
-        "boolean": isinstance(value, bool),
-        "integer": _is_int(value, INT32),
-        "long": _is_int(value, INT64),
-        "float": _is_number(value) and abs(value) <= FLOAT32,
-        "double": _is_number(value),
-        "string": isinstance(value, str),
-        "datetime": _is_time(value),
-    }[column.type]
-    return "" if fits else f"{shown(value)} does not fit"
+    return "" if _FITS[column.type](value) else f"{shown(value)} does not fit"
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False  # a whole number that no decimal of 64 bits comes near to
 
 
 def _is_int(value: Any, span: tuple[int, int]) -> bool:
@@ -181,3 +180,15 @@ def _is_time(value: Any) -> bool:
     except msgspec.ValidationError:
         return False
     return isinstance(value, str)
+
+
+#: Whether a value is one of a column's type.
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": lambda value: _is_int(value, INT32),
+    "long": lambda value: _is_int(value, INT64),
+    "float": lambda value: _is_number(value) and abs(value) <= FLOAT32,
+    "double": _is_number,
+    "string": lambda value: isinstance(value, str),
+    "datetime": _is_time,
+}
