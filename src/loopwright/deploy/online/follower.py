@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import sys
@@ -216,6 +217,9 @@ def _changed_at(project: Project) -> int:
 
 def _give_back_memory() -> None:
     """Return freed memory to the system: the parts of a dropped model are too small for the allocator to do so."""
+    # What a loaded model leaves behind refers to itself. The collector counts objects, of which these are few, and not
+    # their size: left alone, it let 300 MB pile up over a hundred swaps under load.
+    gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
