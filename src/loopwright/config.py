@@ -20,23 +20,30 @@ from loopwright.errors import Denied, InvalidConfig, NotFound, listing, nearest
 from loopwright.records import Mode
 
 __all__ = [
+    "METRICS",
+    "WATCHED",
+    "AlertsConfig",
     "BudgetConfig",
     "Config",
     "DeploymentConfig",
     "DriftConfig",
     "GateConfig",
     "KpiConfig",
+    "LabelSourceConfig",
     "LogConfig",
     "ModelConfig",
     "MonitorConfig",
     "PerformanceConfig",
     "Project",
+    "QualityConfig",
     "ReleaseConfig",
     "RunnerConfig",
     "ScheduleConfig",
     "ServerConfig",
+    "ServiceConfig",
     "ServingConfig",
     "SloConfig",
+    "StoreConfig",
     "parse_duration",
     "parse_rate",
 ]
@@ -63,6 +70,19 @@ METRICS: dict[str, Literal["higher", "lower"]] = {
     "log_loss": "lower",
     "mae": "lower",
     "rmse": "lower",
+}
+#: Metrics that only monitors know: they are no mean of a loss per row.
+WATCHED: dict[str, Literal["higher", "lower"]] = METRICS | {
+    "average_precision": "higher",
+    "balanced_accuracy": "higher",
+    "brier": "lower",
+    "calibration_error": "lower",
+    "mape": "lower",
+    "median_absolute_error": "lower",
+    "precision": "higher",
+    "r2": "higher",
+    "recall": "higher",
+    "roc_auc": "higher",
 }
 #: Per-row losses a release can compare; lower is better.
 LOSSES = ("error", "absolute_error", "squared_error", "log_loss")
@@ -349,11 +369,13 @@ class LogConfig(_Section):
 
     `sample` is the share of predictions that are logged, chosen by their ids. Fields in `drop` are not kept; of those
     in `hash` only a keyed hash is, which is equal for equal values. `entity` can be named in both.
+    `keep`, where given, goes before that of `[log]`.
     """
 
     sample: float = Field(default=1.0, ge=0, le=1)
     drop: tuple[str, ...] = ()
     hash: tuple[str, ...] = ()
+    keep: Duration | None = None
 
 
 class SloConfig(_Section):
@@ -404,53 +426,187 @@ class DeploymentConfig(_Section):
         return self
 
 
+def _check_watched(value: str) -> str:
+    if value and value not in WATCHED:
+        close = nearest(value, WATCHED)
+        guess = f"Did you mean {close!r}? " if close else ""
+        raise ValueError(f"{value!r} is no metric. {guess}Valid: {listing(WATCHED, most=20)}")
+    return value
+
+
+Watched = Annotated[str, AfterValidator(_check_watched)]
+
+
 class PerformanceConfig(_Section):
     """`performance`: the metric over labelled predictions, and when it is too bad.
 
-    Without `worse_than` the limit is the value at training time, worsened by `margin` (a share of it).
-    Rows younger than `label_delay` are not judged: their labels may still be on the way.
+    Without `worse_than` the limit is the value at training time, worsened by `margin` (a share of it). `also` names
+    metrics that are computed beside it and never alarm. A window is judged when it is mature: it is at least
+    `label_delay` old, and the share of its labels that has arrived is at least the part `maturity` of the share that
+    earlier windows had in the end. `overdue` after its end a window that never became mature is given up, and said so.
+    `positive` is the class that precision, recall and the like are of; by default the second of two.
     """
 
-    metric: str = ""
+    metric: Watched = ""
+    also: tuple[Watched, ...] = ()
     worse_than: float | None = None
     margin: float = Field(default=0.1, gt=0)
     label_delay: Duration = timedelta(seconds=0.001)
+    maturity: float = Field(default=0.9, gt=0, le=1)
+    overdue: Duration | None = None
     min_rows: int = Field(default=30, ge=5)
-
-    @pydantic.field_validator("metric")
-    @classmethod
-    def _known_metric(cls, value: str) -> str:
-        if value and value not in METRICS:
-            raise ValueError(f"{value!r} is no metric. Valid: {listing(METRICS)}")
-        return value
+    positive: bool | int | str | None = None
+    estimated: bool = True
 
 
 class DriftConfig(_Section):
-    """`drift`: which inputs are compared with the reference window, and from which effect on."""
+    """`drift`: which inputs are compared with the reference window, and from which effect on.
+
+    An input fires when its effect is at or above `floor` (PSI, unitless), above what chance makes of it at this number of
+    rows, and significant among all that were tested at a false discovery rate of `fdr`. `predictions` watches the
+    model's answers in the same way.
+    """
 
     floor: float = Field(default=0.02, gt=0)
     fdr: float = Field(default=0.05, gt=0, lt=0.5)
     columns: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    predictions: bool = True
     min_rows: int = Field(default=100, ge=20)
 
 
-class KpiConfig(_Section):
-    """`kpi.<name>`: one number of the product, by SQL over `predictions`, and its target."""
+class QualityConfig(_Section):
+    """`quality`: what the inputs of a window must be like, whatever the model makes of them.
 
-    sql: str
+    Shares are of the rows of a window and in addition to what the training data had: `missing` values, `unseen`
+    categories, values `out_of_range` of those in training. `ranges` declares what a number may be, `unique` names columns
+    no two rows of a window may share the values of, `freshness` how old the newest prediction may get, and
+    `rows_at_least` and `rows_at_most` how many rows a window has.
+    """
+
+    missing: Share = 0.01
+    unseen: Share = 0.01
+    out_of_range: Share = 0.01
+    ranges: dict[str, tuple[float, float]] = {}
+    unique: tuple[str, ...] = ()
+    duplicates: Share = 0.01
+    freshness: Duration | None = None
+    rows_at_least: int | None = Field(default=None, ge=0)
+    rows_at_most: int | None = Field(default=None, ge=1)
+
+
+class ServiceConfig(_Section):
+    """`service`: how a deployment answers. `latency` is the 99th percentile, `errors` the share of requests that failed."""
+
+    latency: Duration | None = None
+    errors: Share | None = None
+
+
+class KpiConfig(_Section):
+    """`kpi.<name>`: one number of the product and its target.
+
+    Either `sql`, one SELECT over `predictions`, or `python`, ``"<module>:<function>"``, which is given the window's
+    predictions as a pyarrow Table. It gives a number, or nothing when there is none. `labelled` says whether it needs
+    labels and so waits until the window is mature. After `timeout` it is stopped.
+    """
+
+    sql: str = ""
+    python: Entrypoint | None = None
     at_most: float | None = None
     at_least: float | None = None
+    unit: str = ""
+    labelled: bool = True
+    timeout: Duration = timedelta(seconds=30)
+
+    @pydantic.model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.sql) == bool(self.python):
+            raise ValueError("write either sql or python: what gives the number")
+        return self
 
 
 class MonitorConfig(_Section):
-    """`[monitor.<model>]`: what is watched, in which windows, and what starts a training."""
+    """`[monitor.<model>]`: what is watched, in which windows, and what starts a training.
+
+    `segments` are columns whose values are watched apart as well, the `most_segments` most frequent of each. An alert
+    needs `needed` of the last `windows` to have fired.
+    """
 
     window: Duration = timedelta(hours=1)
+    segments: tuple[str, ...] = ()
+    most_segments: int = Field(default=10, ge=1, le=100)
+    windows: int = Field(default=3, ge=1, le=100)
+    needed: int = Field(default=2, ge=1, le=100)
     performance: PerformanceConfig = PerformanceConfig()
     drift: DriftConfig = DriftConfig()
+    quality: QualityConfig = QualityConfig()
+    service: ServiceConfig = ServiceConfig()
     kpi: dict[str, KpiConfig] = {}
+    off: tuple[str, ...] = ()
     retrain_on: tuple[Trigger, ...] = ()
     cooldown: Duration = timedelta(hours=1)
+
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.needed > self.windows:
+            raise ValueError(f"needed = {self.needed} of windows = {self.windows} can never be reached")
+        return self
+
+
+class LabelSourceConfig(_Section):
+    """`[labels.<name>]`: a table, a query, a file or a stream topic that labels come from by themselves.
+
+    `source` is what a dataset's address may be, or a channel's (``sqlite:///events.db?topic=outcomes``). The column `id`
+    holds prediction ids; or `entity` and `at` say whom and when a label is about: it then belongs to the entity's last
+    prediction of `deployment` at or before that moment, no older than `within`. `value` is the column of the truth. It is
+    read each `every`, and only what is new or corrected is taken.
+    """
+
+    source: str
+    deployment: str = ""
+    id: str = ""
+    entity: str = ""
+    at: str = ""
+    value: str
+    within: Duration = timedelta(days=1)
+    every: Interval = timedelta(minutes=5)
+
+    @pydantic.model_validator(mode="after")
+    def _whose(self) -> Self:
+        if bool(self.id) == bool(self.entity):
+            raise ValueError("write either id, the column of prediction ids, or entity and at")
+        if self.entity and not (self.at and self.deployment):
+            raise ValueError(
+                "entity needs at, the column of the moment, and deployment, whose predictions are meant"
+            )
+        return self
+
+
+class StoreConfig(_Section):
+    """`[log]`: where sealed segments of the prediction log lie, and for how long.
+
+    `store` is a folder or ``s3://bucket/prefix``; empty, the project's own state. `cache` bounds what is kept on this
+    machine of a store elsewhere. `keep` is the age at which segments are deleted; without, never.
+    """
+
+    store: str = ""
+    cache: Size = 10 * 1000**3
+    keep: Duration | None = None
+
+
+class AlertsConfig(_Section):
+    """`[alerts]`: who is told.
+
+    `to` are Apprise addresses, such as ``"mailto://..."``, ``"slack://..."`` or ``"json://host/path"``; ``${NAME}`` in one
+    is taken from the environment, so that no secret is in the file. `checks`, where given, are all that is told of. An
+    alert that is neither acknowledged nor resolved after `escalate_after` is told to `escalate_to`, once.
+    """
+
+    to: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+    resolved: bool = True
+    escalate_after: Duration | None = None
+    escalate_to: tuple[str, ...] = ()
 
 
 class RunnerConfig(_Section):
@@ -513,6 +669,9 @@ class Config(_Section):
     model: dict[str, ModelConfig] = {}
     deployment: dict[str, DeploymentConfig] = {}
     monitor: dict[str, MonitorConfig] = {}
+    labels: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")], LabelSourceConfig] = {}
+    log: StoreConfig = StoreConfig()
+    alerts: AlertsConfig = AlertsConfig()
     runner: RunnerConfig = RunnerConfig()
     schedule: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")], ScheduleConfig] = {}
 
@@ -528,6 +687,12 @@ class Config(_Section):
             if name not in self.model:
                 raise ValueError(
                     f"[monitor.{name}] watches a model that has no [model.{name}]. Known models: {listing(self.model)}"
+                )
+        for name, labels in self.labels.items():
+            if labels.deployment and labels.deployment not in self.deployment:
+                raise ValueError(
+                    f"[labels.{name}] names the deployment {labels.deployment!r}, which is not there. "
+                    f"Known: {listing(self.deployment)}"
                 )
         for name, schedule in self.schedule.items():
             self._check_schedule(name, schedule)

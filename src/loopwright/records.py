@@ -20,6 +20,7 @@ __all__ = [
     "DecisionRecord",
     "Deployment",
     "GateResult",
+    "Judged",
     "Label",
     "Mode",
     "ModelVersion",
@@ -29,6 +30,7 @@ __all__ = [
     "ReleaseState",
     "Signal",
     "Signature",
+    "Silence",
     "StepRun",
     "Task",
     "Variant",
@@ -247,11 +249,18 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Ground truth for one prediction. The one received last wins."""
+    """Ground truth for one prediction. The one received last wins.
+
+    It names its prediction by `prediction_id`; or, where that is empty, by `deployment` and `entity`: it then belongs to
+    the entity's last prediction at or before `at`, no older than `within_s` seconds. `at` is when it was true.
+    """
 
     prediction_id: str
     actual: Scalar
     at: datetime = field(default_factory=now)
+    deployment: str = ""
+    entity: str = ""
+    within_s: float = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +275,9 @@ class Window:
 class Signal:
     """The outcome of one check on one window.
 
-    `value` is the effect (a PSI, an accuracy, an RMSE), `limit` what it was held against, `rows` the sample size.
+    `value` is the effect (a PSI, an accuracy, an RMSE), `limit` what it was held against, `rows` the sample size, `lower`
+    and `upper` the 95 % interval of the value where there is one. `subject` is what it is about: a column, a metric, a
+    KPI. `segment` is the part of the rows it was computed over, such as ``region=north``; empty for all of them.
     `fired` says whether this window alone looks wrong; an alert needs more than one window.
     """
 
@@ -281,11 +292,40 @@ class Signal:
     subject: str = ""
     version: int = 0
     detail: dict[str, Any] = field(default_factory=dict)
+    segment: str = ""
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One window of one deployment, as the checks of one phase found it.
+
+    `state` is ``judged``; ``immature`` while labels are on the way; ``overdue`` when they did not come in time and the
+    window was given up; ``empty`` without a row. `maturity` is the share of the labels expected in the end that has
+    arrived, None where nothing is known of them.
+    """
+
+    deployment: str
+    model: str
+    phase: Literal["inputs", "labels"]
+    version: int
+    window: Window
+    state: Literal["judged", "immature", "overdue", "empty"]
+    rows: int = 0
+    labelled: int = 0
+    maturity: float | None = None
+    fired: int = 0
+    failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something is wrong, for long enough to say so."""
+    """Something is wrong, for long enough to say so.
+
+    `id` is the same for the same trouble: deployment, version, check, subject and segment. `event` is the ledger's event
+    that opened it, `by` who acknowledged it, `advice` what to do next.
+    """
 
     id: str
     check: str
@@ -298,6 +338,30 @@ class Alert:
     limit: float
     subject: str = ""
     event: int = 0
+    version: int = 0
+    segment: str = ""
+    rows: int = 0
+    severity: Literal["info", "warning", "critical"] = "warning"
+    advice: str = ""
+    by: str = ""
+    changed: datetime | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No message is sent, until a moment, of alerts whose fields match; empty fields match all. Alerts still open."""
+
+    id: str
+    until: datetime
+    by: str
+    reason: str = ""
+    model: str = ""
+    deployment: str = ""
+    check: str = ""
+    subject: str = ""
+    segment: str = ""
+    created: datetime = field(default_factory=now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ __all__ = ["Event", "Ledger", "State", "user"]
 
 Record = TypeVar("Record")
 #: The newest migration; a ledger at another revision is migrated when it is opened.
-HEAD = "0001"
+HEAD = "0002"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,23 @@ class Ledger:
     def close(self) -> None:
         """Give back all connections."""
         self._engine.dispose()
+
+    @property
+    def sqlite(self) -> bool:
+        """Whether it is an SQLite file, and no server."""
+        return self._sqlite
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Open a connection to read the tables of `schema` that have no method here."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Open one transaction on the tables of `schema` that have no method here; it waits for its turn."""
+        with self._begin() as connection:
+            yield connection
 
     @contextlib.contextmanager
     def _begin(self) -> Iterator[sa.Connection]:

@@ -2,22 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from loopwright.config import MonitorConfig
+from loopwright.monitor.blocks import Block
 from loopwright.monitor.metrics import Labelled
-from loopwright.records import Signal, Window
+from loopwright.monitor.results import Results
+from loopwright.records import Mode, Signal, Signature, Window
 from loopwright.registry.profile import Profile
 
-__all__ = ["Check", "Context", "Phase", "column", "labelled_mask", "labelled_rows"]
+__all__ = ["ALL", "Check", "Context", "Phase", "Segment", "WindowData"]
 
 #: When a check can judge a window: as soon as it is over, or when its labels are due.
 Phase = Literal["inputs", "labels"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a window's rows: those whose `column` has a `value`; without a column all of them."""
+
+    column: str = ""
+    value: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.column}={self.value}" if self.column else ""
+
+
+#: All rows of a window.
+ALL = Segment()
+
+
+class WindowData(Protocol):
+    """The rows of one window, read once and shared by all checks; what no check asks for is not read.
+
+    `version` None means all versions. Inputs that the log does not keep as they came are not there.
+    """
+
+    @property
+    def versions(self) -> Mapping[int, int]:
+        """How many rows each version answered; empty where the window has none."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The inputs that the log has columns of in this window, without their prefix."""
+        ...
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        """The DuckDB type of each column of the window."""
+        ...
+
+    def rows(self, version: int | None = None, segment: Segment = ALL) -> int:
+        """Return how many rows there are."""
+        ...
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Return the declared segments that occur, each column's most frequent first; never `ALL`."""
+        ...
+
+    def counts(self, version: int | None = None, segment: Segment = ALL) -> Block:
+        """Return the additive counts of inputs, predictions and latency in the bins of the champion's profile."""
+        ...
+
+    def values(self, column: str, version: int | None = None, segment: Segment = ALL) -> NDArray[Any]:
+        """Return a column of the log as an array: numbers with NaN for null, else objects with None."""
+        ...
+
+    def labelled(self, version: int | None = None, segment: Segment = ALL) -> Labelled:
+        """Return the rows whose label is known."""
+        ...
+
+    def query(self, sql: str, timeout_s: float) -> Any:
+        """Run one SELECT over this window's `predictions` and return the only value of its result, None for none.
+
+        Raises
+        ------
+        InvalidInput
+            It is not one SELECT, does not work, took longer than `timeout_s`, or gives more than one value.
+        """
+        ...
+
+    def table(self) -> Any:
+        """Return all rows with all columns as a pyarrow Table: for KPIs in Python, and for nothing else."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,100 +99,46 @@ class Context:
 
     Attributes
     ----------
-    table
-        The predictions of the window as a pyarrow Table, labels joined.
     champion
         The version that is being watched.
+    signature
+        The champion's, None where it has none.
+    metric
+        The metric that the model is judged by.
     profile
         Returns the reference profile of a version, or None where it has none.
-    query
-        Runs one SELECT over the window's predictions and returns its only value.
+    results
+        What was found in earlier windows.
+    at
+        The present moment.
     """
 
     model: str
     deployment: str
+    mode: Mode
     window: Window
     config: MonitorConfig
     champion: int
-    table: Any
-    profile: Callable[[int], Profile | None]
-    query: Callable[[str], Any]
+    signature: Signature | None
     metric: str
+    data: WindowData
+    profile: Callable[[int], Profile | None]
+    results: Results
+    at: datetime
 
 
 class Check(Protocol):
-    """One check. `phase` says when it can judge a window."""
+    """One check, in a file of its own. `phase` says when it can judge a window."""
 
     name: str
     phase: Phase
 
     def run(self, context: Context) -> list[Signal]:
-        """Judge one window; no signals where there are too few rows to judge."""
+        """Judge one window; no signals where there are too few rows to judge.
+
+        Raises
+        ------
+        LoopwrightError
+            It cannot be judged; the reason is kept with the window, and the other checks go on.
+        """
         ...
-
-
-def column(table: Any, name: str) -> NDArray[Any]:
-    """Return a column of a pyarrow Table as an array: numbers with NaN for null, else objects with None.
-
-    Goes around pyarrow's own conversions: those import pandas, 45 MB in a process that lives for months.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    values = table.column(name)
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        kind, dtype = (
-            (pa.int64(), np.int64) if pa.types.is_integer(values.type) else (pa.float64(), np.float64)
-        )
-        chunks = [
-            np.frombuffer(chunk.buffers()[1], dtype)[chunk.offset : chunk.offset + len(chunk)]
-            for chunk in values.cast(kind).chunks
-            if len(chunk)
-        ]
-        found = np.concatenate(chunks) if chunks else np.empty(0, dtype)
-        if not values.null_count:
-            return found
-        numbers = found.astype(np.float64)
-        numbers[np.array(pc.is_null(values).to_pylist(), bool)] = np.nan
-        return numbers
-    made = np.empty(len(values), object)
-    if pa.types.is_nested(values.type):
-        # Assigned at once, lists of one length would be taken for a matrix.
-        for place, value in enumerate(values.to_pylist()):
-            made[place] = value
-    else:
-        made[:] = values.to_pylist()
-    return made
-
-
-def labelled_rows(table: Any, *, version: int | None = None, classes: tuple[Any, ...] = ()) -> Labelled:
-    """Return the rows of a table that have a label, of one version or of all.
-
-    Rows of a model with several outputs are left out: one label does not judge them.
-    """
-    actual, prediction = column(table, "actual"), column(table, "prediction")
-    known = labelled_mask(table)
-    if prediction.dtype == object:
-        known &= np.array([not isinstance(value, list | dict) for value in prediction.tolist()], bool)
-    if version is not None:
-        known &= column(table, "version") == version
-    probability = None
-    if "probability" in table.column_names:
-        rows = [row for row, one in zip(table.column("probability").to_pylist(), known, strict=True) if one]
-        if rows and all(rows) and len({len(row) for row in rows}) == 1:
-            probability = np.array(rows, np.float64)
-    return Labelled(_whole(actual[known]), prediction[known], probability, classes)
-
-
-def labelled_mask(table: Any) -> NDArray[np.bool_]:
-    """Return which rows of a table have a label."""
-    return np.array(
-        [value is not None and value == value for value in column(table, "actual").tolist()], bool
-    )
-
-
-def _whole(values: NDArray[Any]) -> NDArray[Any]:
-    """Return class numbers that had to be floats beside missing ones as what they are."""
-    if values.dtype == np.float64 and len(values) and (values == np.floor(values)).all():
-        return values.astype(np.int64)
-    return values

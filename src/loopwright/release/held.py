@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loopwright.monitor.base import column, labelled_mask, labelled_rows
 from loopwright.monitor.metrics import losses
+from loopwright.monitor.tables import column, labelled_mask, labelled_rows
 from loopwright.predictions import PredictionStore
 from loopwright.records import Release, Signature
 from loopwright.registry.columns import DTYPES

@@ -12,8 +12,8 @@ from loopwright.config import Project
 from loopwright.deploy import base
 from loopwright.errors import Conflict
 from loopwright.ledger import Ledger
-from loopwright.monitor.base import column, labelled_mask
 from loopwright.monitor.metrics import Labelled, losses
+from loopwright.monitor.tables import column, labelled_mask
 from loopwright.predictions import PredictionStore
 from loopwright.records import ModelVersion, Signature, Task
 from loopwright.release.gate import LEAST, paired_interval
