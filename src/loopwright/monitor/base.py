@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
@@ -111,6 +112,8 @@ class Context:
         What was found in earlier windows.
     at
         The present moment.
+    root
+        The project's folder: what KPIs in Python are imported from, and what online workers count lies below it.
     """
 
     model: str
@@ -125,6 +128,7 @@ class Context:
     profile: Callable[[int], Profile | None]
     results: Results
     at: datetime
+    root: Path = Path()
 
 
 class Check(Protocol):
