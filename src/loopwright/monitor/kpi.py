@@ -10,7 +10,7 @@ from typing import Any
 from loopwright.config import KpiConfig
 from loopwright.errors import InvalidInput, LoopwrightError
 from loopwright.monitor import kpi_python
-from loopwright.monitor.base import Context, Phase
+from loopwright.monitor.base import Context, Incomplete, Phase
 from loopwright.records import Signal
 
 __all__ = ["EarlyKpiCheck", "KpiCheck"]
@@ -33,7 +33,7 @@ class KpiCheck:
 
         Raises
         ------
-        KpisFailed
+        Incomplete
             Some KPIs could not be computed; it holds the signals of the others.
         """
         if not context.data.rows():
@@ -51,7 +51,7 @@ class KpiCheck:
             if found is not None:
                 signals.append(self._signal(context, name, kpi, found))
         if problems:
-            raise KpisFailed(problems, signals)
+            raise Incomplete(problems, signals, hint=f"edit [monitor.{context.model}] kpi in loopwright.toml")
         return signals
 
     def _signal(
@@ -84,14 +84,6 @@ class EarlyKpiCheck(KpiCheck):
 
     phase: Phase = "inputs"
     labelled = False
-
-
-class KpisFailed(InvalidInput):
-    """Some KPIs of a window could not be computed. `signals` are those of the others, which count."""
-
-    def __init__(self, problems: list[str], signals: list[Signal]) -> None:
-        super().__init__(" ".join(problems), hint="edit [monitor.<model>] kpi in loopwright.toml")
-        self.signals = signals
 
 
 def _compute(context: Context, kpi: KpiConfig) -> Any:

@@ -22,7 +22,7 @@ from scipy.special import stdtrit
 
 from loopwright.config import WATCHED
 from loopwright.errors import InvalidInput
-from loopwright.monitor.base import ALL, Context, Phase, Segment
+from loopwright.monitor.base import ALL, Context, Incomplete, Phase, Segment
 from loopwright.monitor.intervals import LEVEL
 from loopwright.monitor.metrics import Labelled, Measured, Measures
 from loopwright.records import Signal
@@ -128,29 +128,41 @@ class PerformanceCheck:
 
         Raises
         ------
-        InvalidInput
-            The metric cannot be computed for this model, such as a log loss without probabilities.
+        Incomplete
+            The metric cannot be computed for a version, such as a log loss without probabilities.
         """
-        signals = []
+        signals: list[Signal] = []
+        problems: list[str] = []
         for version in sorted(context.data.versions):
-            whole = _measured(context, version, ALL)
-            if whole is None:
-                continue
-            parts = [
-                part
-                for segment in context.data.segments()
-                if (part := _measured(context, version, segment)) is not None
-            ]
-            earlier = _earlier(context, version, len(parts))
-            limit = limit_of(context, version)
-            judged = [self._judged(context, version, part, limit, earlier, len(parts)) for part in parts]
-            of_all = self._judged(context, version, whole, limit, earlier, 1)
-            of_all.detail["worst"] = _worst(context.metric, judged)
-            beside, missing = self._beside(context, version, whole)
-            if missing:
-                of_all.detail["not_computed"] = missing
-            signals += [of_all, *judged, *beside]
+            try:
+                signals += self._of_version(context, version)
+            except InvalidInput as error:
+                problems.append(f"{context.model}/{version}: {error.fact} {error.valid}")
+        if problems:
+            raise Incomplete(
+                problems, signals, hint=f"edit [monitor.{context.model}] performance in loopwright.toml"
+            )
         return signals
+
+    def _of_version(self, context: Context, version: int) -> list[Signal]:
+        whole = _measured(context, version, ALL)
+        if whole is None:
+            return []
+        parts = [
+            part
+            for segment in context.data.segments()
+            if (part := _measured(context, version, segment)) is not None
+        ]
+        earlier = _earlier(context, version, len(parts))
+        limit = limit_of(context, version)
+        judged = [self._judged(context, version, part, limit, earlier, len(parts)) for part in parts]
+        of_all = self._judged(context, version, whole, limit, earlier, 1)
+        if judged:
+            of_all.detail["worst"] = _worst(context.metric, judged)
+        beside, missing = self._beside(context, version, whole)
+        if missing:
+            of_all.detail["not_computed"] = missing
+        return [of_all, *judged, *beside]
 
     def _judged(
         self,
