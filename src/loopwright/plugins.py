@@ -59,6 +59,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "volume": "loopwright.monitor.volume:VolumeCheck",
         "drift": "loopwright.monitor.drift:DriftCheck",
         "kpi": "loopwright.monitor.kpi:KpiCheck",
+        "kpi_early": "loopwright.monitor.kpi:EarlyKpiCheck",
         "performance": "loopwright.monitor.performance:PerformanceCheck",
     },
 }

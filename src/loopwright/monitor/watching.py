@@ -12,7 +12,7 @@ from loopwright import plugins
 from loopwright.config import MonitorConfig, Project
 from loopwright.errors import LoopwrightError, NotFound
 from loopwright.ledger import Ledger
-from loopwright.monitor.base import Check, Context, Phase
+from loopwright.monitor.base import Check, Context, Incomplete, Phase
 from loopwright.monitor.blocks import Plan
 from loopwright.monitor.data import LoggedWindow
 from loopwright.monitor.declared import problems
@@ -194,6 +194,7 @@ class Watched:
             results=self._results,
             at=now,
             hidden=self._hidden,
+            root=self._project.root,
         )
         found: list[Signal] = []
         for name in plugins.names("check"):
@@ -204,6 +205,7 @@ class Watched:
                     continue
                 found += check.run(context)
             except LoopwrightError as error:
+                found += error.signals if isinstance(error, Incomplete) else ()
                 self._failed(name, str(error), window, failed)
             except Exception as error:
                 log.exception("check %s of %s failed", name, self.name)
