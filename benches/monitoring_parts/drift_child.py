@@ -33,7 +33,14 @@ def _ours(reference, current):
     from loopwright.monitor.statistics.report import compare
 
     before, now = pq.read_table(reference), pq.read_table(current)
-    return lambda: sorted(found.name for found in compare(before, now) if found.drifted)
+    return lambda: sorted(found.column for found in compare(before, now) if _moved(found))
+
+
+def _moved(found) -> bool:
+    """Judge a column as Evidently's preset does: a distance of 0.1 or more, a p-value below 0.05."""
+    if found.p:
+        return min(found.p.values()) < 0.05
+    return max(found.value.values()) >= 0.1
 
 
 def _evidently(reference, current):
