@@ -1,8 +1,9 @@
 """Calibration: whether what a model gives as probability, or as a number, is right on average.
 
 A classification is held against the calibration error (root mean square, without what chance adds): it fires when that is
-at least 0.03 above what it was when the version was registered, and chance gives bins as far off in less than 1 window in
-100. With segments, that 1 % is Benjamini and Hochberg's false discovery rate over all of them.
+at least 0.03 and chance gives bins as far off in less than 1 window in 100. With segments, that 1 % is the false discovery
+rate over all of them. What the error was when the version was registered is shown and excuses nothing: training rows tell
+little of it, and probabilities that never held are worth knowing of.
 
 A regression is held against its bias: the mean error in units of the spread of the labels. It fires when the bias is at
 least 0.1 and significant at the same level. Of a model that gives quantiles only the share of labels below each would tell;
@@ -22,6 +23,7 @@ from loopwright.monitor.base import ALL, Context, Phase, Segment
 from loopwright.monitor.intervals import Measured, mean
 from loopwright.monitor.metrics import Labelled, Measures
 from loopwright.monitor.reliability import Reliability, reliability, spiegelhalter
+from loopwright.monitor.statistics.fdr import benjamini_hochberg
 from loopwright.records import Signal, Task
 from loopwright.registry.profile import Profile
 
@@ -29,7 +31,7 @@ __all__ = ["CalibrationCheck"]
 
 #: An error of a probability that matters, and a mean error that does, in standard deviations of the labels.
 FLOOR, BIAS_FLOOR = 0.03, 0.1
-#: How often chance alone may fire.
+#: How often chance alone may fire, in a window of one version.
 FDR = 0.01
 #: Bins need rows: with fewer there is no judging.
 LEAST_ROWS = 100
@@ -67,7 +69,7 @@ class CalibrationCheck:
                 one = _of_classes(segment, rows, profile) if classes else _of_numbers(segment, rows)
                 if one is not None:
                     found.append(one)
-            significant = _discoveries([one.p_value for one in found])
+            significant = benjamini_hochberg(np.array([one.p_value for one in found]), FDR).tolist()
             signals += [
                 self._signal(context, version, one, "probability" if classes else "bias", small)
                 for one, small in zip(found, significant, strict=True)
@@ -104,9 +106,8 @@ def _of_classes(segment: Segment, rows: Labelled, profile: Profile | None) -> _F
         return None
     predicted, came_true = predicted[good], came_true[good]
     bins = reliability(predicted, came_true)
-    trained = _trained(profile)
     detail = {
-        "trained": trained,
+        "trained": _trained(profile),
         "expected_error": bins.expected_error,
         "spiegelhalter_z": spiegelhalter(predicted, came_true),
         "bins": [
@@ -117,14 +118,13 @@ def _of_classes(segment: Segment, rows: Labelled, profile: Profile | None) -> _F
         ],
         "of": repr(rows.classes[1]) if len(rows.classes) == 2 else "the likeliest class",
     }
-    limit = FLOOR + trained
-    return _Found(segment, len(predicted), bins.error(), limit, bins.p_value(trained), detail)
+    return _Found(segment, len(predicted), bins.error(), FLOOR, bins.p_value(), detail)
 
 
-def _trained(profile: Profile | None) -> float:
-    """Return the calibration error when the version was registered, 0 where it is not known."""
+def _trained(profile: Profile | None) -> float | None:
+    """Return the calibration error when the version was registered, None where it is not known."""
     if profile is None or not profile.calibration:
-        return 0.0
+        return None
     predicted, observed, rows = (
         np.array([getattr(one, name) for one in profile.calibration], np.float64)
         for name in ("predicted", "observed", "rows")
@@ -150,16 +150,3 @@ def _of_numbers(segment: Segment, rows: Labelled) -> _Found | None:
     p_value = 2 * float(stdtr(n - 1, -abs(bias.value) * spread / noise))
     detail = {"mean_error": float(errors.mean()), "spread": spread}
     return _Found(segment, n, bias, BIAS_FLOOR, p_value, detail)
-
-
-def _discoveries(p_values: list[float]) -> list[bool]:
-    """Return which of several tests are significant at a false discovery rate of `FDR`.
-
-    References
-    ----------
-    Benjamini and Hochberg (1995), Controlling the false discovery rate.
-    """
-    m = len(p_values)
-    ranked = sorted(p_values)
-    kept = [p for place, p in enumerate(ranked, 1) if p <= FDR * place / m]
-    return [bool(kept) and p <= kept[-1] for p in p_values]
