@@ -41,7 +41,7 @@ def grown(
 
 def _near(looked: list[Judged]) -> list[Judged]:
     """Return the newest windows whose rows can be counted again at little cost, oldest first."""
-    total, found = 0, []
+    total, found = 0, list[Judged]()
     for one in reversed(looked):
         total += one.rows
         if total > MOST_ROWS and found:
