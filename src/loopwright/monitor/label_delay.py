@@ -33,7 +33,7 @@ __all__ = ["Cohorts", "LabelDelay", "Maturity"]
 _NEARLY = 0.99
 #: Cohorts are put together until they have about so many rows; so many followed ones are needed to know anything.
 _GROUP_ROWS = 100
-_GROUPS = 3
+_GROUPS = 5
 #: How far below the expected number chance may keep a window's labels: 95 % of windows lie above.
 _CHANCE = 1.645
 #: Labels have stopped when none came in a time in which so many were expected: chance does that once in 22,000 times.
