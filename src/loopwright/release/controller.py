@@ -13,6 +13,7 @@ import time
 
 from loopwright import monitor, parts
 from loopwright.config import FILE, Project
+from loopwright.deploy.labels import LabelSources
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.predictions import PredictionStore, seal_orphans
@@ -108,11 +109,14 @@ def main() -> None:
     controller = Controller(project)
     following = threading.Thread(target=Following(project, controller.ledger, ended).run, name="following")
     following.start()
+    labels = threading.Thread(target=LabelSources(project, controller.ledger, ended).run, name="labels")
+    labels.start()
     while not ended.is_set():
         controller.turn()
         parts.beat(project, "controller")
         ended.wait(TURN_S)
     following.join()
+    labels.join()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 from loopwright.deploy.online.described import Described
 from loopwright.deploy.online.faults import FLOAT32, INT32, INT64
+from loopwright.predictions.labels import LONGEST_WITHIN_S
 from loopwright.records import Column, Scalar, Task
 from loopwright.registry.profile import ColumnProfile
 
@@ -193,8 +194,13 @@ def labels() -> Schema:
             "actual": actual,
             "within": {
                 "oneOf": [
-                    {"type": "number", "exclusiveMinimum": 0, "description": "Seconds."},
-                    {"type": "string", "examples": ["2h"]},
+                    {
+                        "type": "number",
+                        "exclusiveMinimum": 0,
+                        "maximum": LONGEST_WITHIN_S,
+                        "description": "Seconds.",
+                    },
+                    {"type": "string", "pattern": "^[1-9][0-9]{0,2}(ms|s|m|min|h|d|w)$", "examples": ["2h"]},
                 ],
                 "default": 86400,
             },
