@@ -14,18 +14,15 @@ from loopwright.errors import InvalidInput
 
 __all__ = ["app"]
 
-app = cyclopts.App(
-    name="label",
-    help="""Hand in what turned out to be true for a prediction; see what became of labels.
+_EXAMPLES = """For example:
 
-    A later label corrects an earlier one. For example:
+    loopwright label 0192f3... 7
+    loopwright label --deployment api --entity shop-12 --at 2026-01-31T20:00Z 431
+    loopwright label import truth.csv --id prediction_id --value actual
+    loopwright label status demand-api
+"""
 
-        loopwright label 0192f3... 7
-        loopwright label --deployment demand-api --entity shop-12 --at 2026-01-31T20:00:00Z 431
-        loopwright label import truth.csv --id prediction_id --value actual
-        loopwright label status demand-api
-    """,
-)
+app = cyclopts.App(name="label", help_epilogue=_EXAMPLES)
 
 
 @app.default
@@ -48,7 +45,7 @@ def label(
     For example:
 
         loopwright label 0192f3... 7
-        loopwright label --deployment demand-api --entity shop-12 --at 2026-01-31T20:00:00Z 431
+        loopwright label --deployment api --entity shop-12 --at 2026-01-31T20:00Z 431
     """
     from loopwright.deploy.labels.rows import as_scalar
     from loopwright.deploy.online.client import label as send
@@ -59,8 +56,8 @@ def label(
     wanted = 1 if entity else 2
     if len(words) != wanted:
         raise InvalidInput(
-            f"{len(words)} words are given: {' '.join(words) or 'none'}.",
-            valid="loopwright label ID VALUE, or: label --deployment NAME --entity ENTITY --at TIME VALUE",
+            f"{' '.join(words) or 'Nothing'} is not {'a value' if entity else 'an id and a value'}.",
+            valid="loopwright label ID VALUE, or: loopwright label --deployment D --entity E --at TIME VALUE",
             hint="loopwright label --help",
         )
     moment = _moment(at) if at else None
@@ -85,7 +82,7 @@ def _moment(text: str) -> datetime:
         raise InvalidInput(f"--at {text!r} is no time.", valid="2026-01-31T20:00:00Z") from None
 
 
-@app.command(name="import")
+@app.command(name="import", help_epilogue="")
 def import_(
     file: Path,
     /,
@@ -103,7 +100,7 @@ def import_(
     For example:
 
         loopwright label import truth.csv --id prediction_id --value actual
-        loopwright label import sales.parquet --entity shop --at closed --value sold --deployment demand-api
+        loopwright label import sales.csv --entity shop --at day --value sold --deployment api
     """
     from loopwright.config import LabelSourceConfig
     from loopwright.deploy.labels.importing import import_file
@@ -166,7 +163,7 @@ def _progress(file: Path, *, quiet: bool) -> Any:
     return shown()
 
 
-@app.command
+@app.command(help_epilogue="")
 def status(
     deployment: str,
     /,
@@ -239,7 +236,7 @@ def _span(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-@app.command
+@app.command(help_epilogue="")
 def sources(*, common: Common = COMMON) -> None:
     """List the label sources of loopwright.toml, when each was read and what came of it.
 
@@ -273,7 +270,7 @@ def sources(*, common: Common = COMMON) -> None:
     emit_table("", rows, empty="No label sources. Add [labels.<name>] to loopwright.toml.")
 
 
-@app.command
+@app.command(help_epilogue="")
 def sync(name: str, /, *, common: Common = COMMON) -> None:
     """Read one label source now and take what is new or corrected.
 
