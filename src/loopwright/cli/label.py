@@ -17,7 +17,7 @@ __all__ = ["app"]
 _EXAMPLES = """For example:
 
     loopwright label 0192f3... 7
-    loopwright label --deployment api --entity shop-12 --at 2026-01-31T20:00Z 431
+    loopwright label --deployment api --entity e7 --at 2026-01-31T20:00Z 431
     loopwright label import truth.csv --id prediction_id --value actual
     loopwright label status demand-api
 """
@@ -45,7 +45,7 @@ def label(
     For example:
 
         loopwright label 0192f3... 7
-        loopwright label --deployment api --entity shop-12 --at 2026-01-31T20:00Z 431
+        loopwright label --deployment api --entity e7 --at 2026-01-31T20:00Z 431
     """
     from loopwright.deploy.labels.rows import as_scalar
     from loopwright.deploy.online.client import label as send
