@@ -23,6 +23,7 @@ from loopwright.predictions.sql import (
     View,
     asks_shadows,
     read_snapshot,
+    steady,
     text,
 )
 from loopwright.records import ModelVersion, Prediction
@@ -49,6 +50,7 @@ class PredictionStore:
     def __init__(self, project: Project) -> None:
         self._project = project
 
+    @steady
     def query(
         self,
         sql: str,
@@ -91,6 +93,7 @@ class PredictionStore:
         with self._view(deployment, model, since, until, beside=asks_shadows(sql)) as view:
             return view.ask(sql)
 
+    @steady
     def table(
         self,
         *,
@@ -149,6 +152,7 @@ class PredictionStore:
                 f'select {", ".join(_quoted(name) for name in wanted)} from ({rows}) order by "at", prediction_id'
             )
 
+    @steady
     def find(self, prediction_id: str) -> Prediction:
         """Return one prediction with its inputs and its label.
 
@@ -164,10 +168,11 @@ class PredictionStore:
                 hint="loopwright prediction list",
                 prediction_id=prediction_id[:64],
             )
-        labels = read_snapshot([LogFolder(self._project.labels)])
+        labels = read_snapshot([files.labels(self._project)])
         with View(found, labels, table_schema(), Selection(prediction_id=prediction_id)) as view:
             return _prediction(arrays.rows_of(view.table("select * from predictions limit 1"))[0])
 
+    @steady
     def count(
         self,
         *,
@@ -189,6 +194,7 @@ class PredictionStore:
             what = "count(actual)" if labelled else "count(*)"
             return int(view.table(f"select {what} from predictions").column(0)[0].as_py())
 
+    @steady
     def logged(self, prediction_ids: Sequence[str], *, deployment: str | None = None) -> set[str]:
         """Return which of these ids are in the log already, for a caller that repeats work after a crash.
 
@@ -205,6 +211,7 @@ class PredictionStore:
             )
             return set(found.column(0).to_pylist())
 
+    @steady
     def rates(
         self,
         *,
@@ -251,7 +258,7 @@ class PredictionStore:
         given = Snapshot()
         if labels:
             earliest = since_us - LABEL_SLACK_US if since_us is not None else None
-            given = read_snapshot([LogFolder(self._project.labels)], earliest)
+            given = read_snapshot([files.labels(self._project)], earliest)
         bare = any(not (one.segments or one.tables) for one in (found, apart) if one is not None)
         empty = self._declared(deployment, model) if bare else None
         return View(found, given, empty, Selection(deployment, model, since_us, until_us), apart)
