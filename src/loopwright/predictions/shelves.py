@@ -33,6 +33,8 @@ QUARANTINE = "quarantine"
 #: A span of time that no row is in.
 NOTHING = (1 << 62, -(1 << 62))
 _LISTS = "merged"
+#: A list stays at least so many seconds, for who has listed the files and is yet to read it.
+_LIST_S = 60.0
 
 
 class NamedShelf:
@@ -51,13 +53,14 @@ class NamedShelf:
 
     def knows(self, stem: str) -> bool:
         """Whether a tail was sealed, see `Shelf`."""
-        found, replaced = self._listed()
-        for segment in found:
-            if segment.stem == stem:
+        for day in _names(self._root):
+            if day.startswith("date=") and any(
+                name.startswith(f"{stem}.") for name in _names(self._root / day)
+            ):
                 # Who sealed it may have died before its name was durable, and its tail is deleted next.
-                sync_folder(segment.path.parent)
+                sync_folder(self._root / day)
                 return True
-        return stem in replaced
+        return stem in self.replaced()
 
     def _listed(self) -> tuple[list[Segment], set[str]]:
         """Return all segments whose files are there, and the stems of those that merged ones among them replace.
@@ -132,7 +135,7 @@ class NamedShelf:
                 for segment in left:
                     segment.path.unlink(missing_ok=True)
                 deleted += len(left)
-            elif not left and age >= 2 * grace_s:
+            elif not left and age >= max(2 * grace_s, _LIST_S):
                 path.unlink(missing_ok=True)
         return deleted
 
