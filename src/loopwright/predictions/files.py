@@ -249,9 +249,10 @@ def deployment_of(name: str) -> str:
     return unquote(name.removeprefix(_PREFIX))
 
 
-def labels(project: Project) -> LogFolder:
-    """Return the log of all labels."""
-    return placed(project, project.labels)
+def labels(project: Project, *, by_entity: bool = False) -> LogFolder:
+    """Return the log of all labels that name a prediction, or of those that name an entity and a moment."""
+    root = project.labels
+    return placed(project, root.with_name(f"{root.name}-by-entity") if by_entity else root)
 
 
 def deployments(project: Project, shadow: bool = False) -> list[str]:
@@ -273,8 +274,7 @@ def logs(project: Project) -> list[LogFolder]:
         for shadow in (False, True)
         for name in deployments(project, shadow)
     ]
-    others = sorted(path for path in project.state.glob(f"{project.labels.name}-*") if path.is_dir())
-    return [*found, labels(project), *(placed(project, root) for root in others)]
+    return [*found, labels(project), labels(project, by_entity=True)]
 
 
 @cache
