@@ -15,19 +15,19 @@ from loopwright.errors import InvalidInput, NotFound, listing
 from loopwright.ledger import Ledger
 from loopwright.predictions import columns as arrays
 from loopwright.predictions import files, label_history
+from loopwright.predictions.extents import Extent, extent_of
 from loopwright.predictions.files import LogFolder
 from loopwright.predictions.ids import HOLDOUT_DIGITS, Ids
 from loopwright.predictions.label_history import GivenLabel, LabelSummary
+from loopwright.predictions.retention import what_became
 from loopwright.predictions.schema import INPUT, Layout, table_schema
+from loopwright.predictions.snapshots import Snapshot, read_snapshot, steady
 from loopwright.predictions.sql import (
     LABEL_SLACK_US,
     EntityLabels,
     Selection,
-    Snapshot,
     View,
     asks_shadows,
-    read_snapshot,
-    steady,
     text,
 )
 from loopwright.records import ModelVersion, Prediction
@@ -68,6 +68,8 @@ class PredictionStore:
         model: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        limit_rows: int | None = None,
+        timeout_s: float | None = None,
     ) -> Any:
         """Return the result of one SELECT in DuckDB's SQL as a `pyarrow.Table`.
 
@@ -81,11 +83,15 @@ class PredictionStore:
             Only their predictions.
         since, until
             Only predictions made at or after `since` and before `until`; segments outside are not opened.
+        limit_rows
+            At most so many rows of the result are computed and returned, >= 1.
+        timeout_s
+            After so many seconds the query is stopped, > 0.
 
         Raises
         ------
         InvalidInput
-            The text is not one SELECT or does not work; the message names the columns there are.
+            The text is not one SELECT or does not work, and the message names the columns there are; or it took too long.
         NotFound
             There is no such deployment.
 
@@ -100,7 +106,7 @@ class PredictionStore:
             store.query("select avg(p.prediction = s.prediction) from predictions p join shadows s using (prediction_id)")
         """
         with self._view(deployment, model, since, until, beside=asks_shadows(sql)) as view:
-            return view.ask(sql)
+            return view.ask(sql, limit_rows=limit_rows, timeout_s=timeout_s)
 
     @steady
     def table(
@@ -174,6 +180,7 @@ class PredictionStore:
         if found is None:
             raise NotFound(
                 f"There is no prediction {prediction_id[:64]!r} in the log.",
+                valid=what_became(self._project, prediction_id),
                 hint="loopwright prediction list",
                 prediction_id=prediction_id[:64],
             )
@@ -201,6 +208,16 @@ class PredictionStore:
         with self._view(deployment, None, since, None, labels=labelled, shadows=shadows) as view:
             what = "count(actual)" if labelled else "count(*)"
             return int(view.table(f"select {what} from predictions").column(0)[0].as_py())
+
+    def extent(self, deployment: str | None = None, *, shadows: bool = False) -> Extent:
+        """Return how many predictions there are, from when to when, in how many files; no segment is opened for it.
+
+        Raises
+        ------
+        NotFound
+            There is no such deployment.
+        """
+        return extent_of(self._folders(deployment, shadows))
 
     @steady
     def logged(self, prediction_ids: Sequence[str], *, deployment: str | None = None) -> set[str]:
