@@ -269,6 +269,24 @@ class View:
         except self._duckdb.Error as error:
             raise self._unreadable(error) from error
 
+    def batches(self, query: str, rows: int) -> Iterator[Any]:
+        """Yield the result of one of our own queries as record batches of at most so many rows, one even without rows."""
+        try:
+            reader = self._connection.sql(query).to_arrow_reader(rows)
+            empty = True
+            for batch in reader:
+                empty = False
+                yield batch
+            if empty:
+                arrays = [pa.nulls(0, field.type) for field in reader.schema]
+                yield pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
+        except (self._duckdb.Error, OSError) as error:
+            raise self._unreadable(error) from error
+
+    def relation(self) -> Any:
+        """Return the predictions as a relation, which keeps the connection open as long as it lives."""
+        return self._connection.sql("select * from predictions")
+
     def _unreadable(self, error: Exception) -> Unreadable:
         return Unreadable(_short(str(error), _LONG), self._read)
 

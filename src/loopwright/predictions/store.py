@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -166,6 +166,40 @@ class PredictionStore:
             return view.table(
                 f'select {", ".join(_quoted(name) for name in wanted)} from ({rows}) order by "at", prediction_id'
             )
+
+    @steady
+    def columns(self, *, shadows: bool = False, **which: Any) -> dict[str, str]:
+        """Return the columns of predictions with their DuckDB types; parameters as for `table`."""
+        with self._view(**_selected(which), shadows=shadows, labels=False) as view:
+            return view.columns()
+
+    def batches(
+        self, *, columns: Sequence[str] | None = None, shadows: bool = False, rows: int = 65_536, **which: Any
+    ) -> Iterator[Any]:
+        """Yield predictions as Arrow record batches of at most `rows` rows, oldest first, the first of them maybe empty.
+
+        Parameters as for `table`. Memory stays the same however many there are.
+
+        Raises
+        ------
+        Unreadable
+            Segments were replaced meanwhile; start again.
+        """
+        with self._view(**_selected(which), shadows=shadows) as view:
+            names = list(view.columns())
+            wanted = ", ".join(_quoted(name) for name in (_known(columns, names) if columns else names))
+            yield from view.batches(f'select {wanted} from predictions order by "at", prediction_id', rows)
+
+    def relation(self, *, shadows: bool = False, **which: Any) -> Any:
+        """Return predictions as a DuckDB relation on a connection of its own, which can read nothing else.
+
+        Parameters as for `table`. Its rows are those of the moment of the call.
+        """
+        return self._view(**_selected(which), shadows=shadows).relation()
+
+    def known(self, deployment: str) -> None:
+        """Raise `NotFound` where there is no such deployment."""
+        self._folders(deployment)
 
     @steady
     def find(self, prediction_id: str) -> Prediction:
@@ -454,6 +488,11 @@ def _micros(moment: datetime | None, name: str) -> int | None:
 
 def _moment(us: int) -> datetime:
     return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=us)
+
+
+def _selected(which: dict[str, Any]) -> dict[str, Any]:
+    """Return which predictions are meant, as `_view` takes it."""
+    return {name: which.get(name) for name in ("deployment", "model", "since", "until")}
 
 
 def _quoted(name: str) -> str:
