@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from loopwright.deploy.online.client_async import AsyncClient
     from loopwright.lineage import dataset, labelled, plain, trace
     from loopwright.pipelines import pipeline, step
+    from loopwright.predictions.frames import predictions
     from loopwright.records import Label, ModelVersion, Signature
     from loopwright.registry import log_model, register
     from loopwright.scoring import load
@@ -34,6 +35,7 @@ __all__ = [
     "log_model",
     "pipeline",
     "plain",
+    "predictions",
     "register",
     "step",
     "trace",
@@ -55,6 +57,7 @@ _HOMES = {
     "log_model": "loopwright.registry",
     "pipeline": "loopwright.pipelines",
     "plain": "loopwright.lineage",
+    "predictions": "loopwright.predictions.frames",
     "register": "loopwright.registry",
     "step": "loopwright.pipelines",
     "trace": "loopwright.lineage",

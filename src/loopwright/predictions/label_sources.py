@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from loopwright.config import Project
-from loopwright.predictions import columns, label_join
-from loopwright.predictions.files import LogFolder
-from loopwright.predictions.labels import LabelLog, by_entity, micros, written
+from loopwright.predictions import columns, files, label_join
+from loopwright.predictions.labels import LabelLog, micros, written
 from loopwright.predictions.schema import TIME, table_schema
-from loopwright.predictions.sql import EntityLabels, Selection, Snapshot, View, read_snapshot, text
+from loopwright.predictions.snapshots import Snapshot, read_snapshot
+from loopwright.predictions.sql import EntityLabels, Selection, View, text
 from loopwright.records import Label
 
 __all__ = ["only_new"]
@@ -46,7 +46,7 @@ def _key(label: Label) -> tuple[object, ...]:
 
 
 def _new(project: Project, labels: Sequence[Label], source: str) -> list[Label]:
-    given = read_snapshot([LogFolder(project.labels)])
+    given = read_snapshot([files.labels(project)])
     if not given.segments and not given.tables:
         return list(labels)
     asked = {"prediction_id": columns.strings([label.prediction_id for label in labels])}
@@ -55,7 +55,7 @@ def _new(project: Project, labels: Sequence[Label], source: str) -> list[Label]:
 
 
 def _new_by_entity(project: Project, log: LabelLog, labels: Sequence[Label], source: str) -> list[Label]:
-    given = read_snapshot([LogFolder(by_entity(project))])
+    given = read_snapshot([files.labels(project, by_entity=True)])
     if not given.segments and not given.tables:
         return list(labels)
     asked = {

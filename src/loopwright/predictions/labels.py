@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from loopwright.config import Project
 from loopwright.errors import InvalidInput
-from loopwright.predictions import columns
-from loopwright.predictions.files import LogFolder, now_us
+from loopwright.predictions import columns, files
+from loopwright.predictions.files import now_us
 from loopwright.predictions.privacy import entity_hash
 from loopwright.predictions.rolling import Durability, RollingLog
 from loopwright.predictions.schema import TIME
@@ -33,7 +33,6 @@ __all__ = [
     "LABELS",
     "LONGEST_WITHIN_S",
     "LabelLog",
-    "by_entity",
     "micros",
     "written",
 ]
@@ -97,13 +96,13 @@ class LabelLog:
         self._by_id, self._by_entity = (
             RollingLog(
                 project,
-                LogFolder(root),
+                folder,
                 durability=durability,
                 seal_rows=seal_rows,
                 seal_bytes=seal_bytes,
                 seal_after_s=seal_after_s,
             )
-            for root in (project.labels, by_entity(project))
+            for folder in (files.labels(project), files.labels(project, by_entity=True))
         )
 
     def append(
@@ -220,11 +219,6 @@ class LabelLog:
         ]
         batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
         log.append(kind, schema, batch.serialize(), len(places))
-
-
-def by_entity(project: Project) -> Any:
-    """Return the root of the labels that name an entity and a moment."""
-    return project.labels.with_name("labels-by-entity")
 
 
 def micros(moment: datetime) -> int:
