@@ -5,14 +5,15 @@ be sent to whom; a `Sender` sends it beside everything else.
 """
 
 from loopwright.monitor.alerting.messages import bars, headline
-from loopwright.monitor.alerting.outbox import Delivery, deliveries, failed, tick
+from loopwright.monitor.alerting.outbox import Delivery, deliveries, failed, tick, unknown_check
 from loopwright.monitor.alerting.sender import Sender, try_addresses
-from loopwright.monitor.alerting.silences import active, covers, silence
+from loopwright.monitor.alerting.silences import FIELDS, active, covers, silence
 from loopwright.monitor.alerting.silences import end as end_silence
 from loopwright.monitor.alerting.silences import known as known_silences
 from loopwright.monitor.alerting.states import acknowledge, find, history, resolve, short_id
 
 __all__ = [
+    "FIELDS",
     "Delivery",
     "Sender",
     "acknowledge",
@@ -31,4 +32,5 @@ __all__ = [
     "silence",
     "tick",
     "try_addresses",
+    "unknown_check",
 ]

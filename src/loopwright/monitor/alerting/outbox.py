@@ -17,8 +17,9 @@ from typing import Any, Literal, cast
 
 import sqlalchemy as sa
 
+from loopwright import plugins
 from loopwright.config import AlertsConfig, Project
-from loopwright.errors import Conflict
+from loopwright.errors import Conflict, listing, nearest
 from loopwright.ledger import Event, Ledger
 from loopwright.ledger.schema import deliveries as _table
 from loopwright.ledger.schema import events as _events
@@ -36,6 +37,7 @@ __all__ = [
     "failed",
     "record",
     "tick",
+    "unknown_check",
 ]
 
 #: Alerts that open within this time of the first are told in one message.
@@ -137,6 +139,16 @@ def _told(config: AlertsConfig, alert: Alert) -> bool:
     # "schedule" means "schedule late", "schedule missed" and the others.
     names = (alert.check, alert.check.partition(" ")[0])
     return not config.checks or any(fnmatchcase(name, one) for one in config.checks for name in names)
+
+
+def unknown_check(text: str) -> str:
+    """Return what is wrong with one of ``[alerts] checks``, nothing where a check can be meant by it."""
+    known = [*plugins.names("check"), "schedule"]
+    if any(fnmatchcase(name, text.partition(" ")[0]) for name in known):
+        return ""
+    close = nearest(text, known)
+    guess = f" Did you mean {close!r}?" if close else ""
+    return f"[alerts] checks: nothing is ever told of {text!r}, which is no check.{guess} Known: {listing(known, most=30)}."
 
 
 def _stale(ledger: Ledger, event: Event, alert: Alert, now: datetime) -> bool:
