@@ -115,8 +115,7 @@ def _pasts(recent: Sequence[tuple[Judged, Sequence[Signal]]], windows: int) -> d
         said = [
             (judged, found.get(key))
             for (judged, _), found, checks in zip(recent, kept, spoken, strict=True)
-            if key in found
-            or (example.check in _TRIMMED and (example.check, example.segment) in checks)
+            if key in found or (example.check in _TRIMMED and (example.check, example.segment) in checks)
         ]
         made[key] = _Past(tuple(said[-windows:]))
     return made

@@ -78,7 +78,9 @@ def parts(context: Context) -> Iterator[tuple[Segment, int]]:
             yield segment, rows
 
 
-def signals(context: Context, check: str, found: Sequence[tuple[Segment, Share]], level: float) -> list[Signal]:
+def signals(
+    context: Context, check: str, found: Sequence[tuple[Segment, Share]], level: float
+) -> list[Signal]:
     """Judge shares that were found in one window, and return those to keep: fired ones, and the most conspicuous.
 
     Parameters
@@ -100,7 +102,15 @@ def signals(context: Context, check: str, found: Sequence[tuple[Segment, Share]]
         fired = share.value > limit and p <= level
         made.append(
             signal(
-                context, check, share.name, share.value, limit, share.rows, fired, segment=segment, detail=detail
+                context,
+                check,
+                share.name,
+                share.value,
+                limit,
+                share.rows,
+                fired,
+                segment=segment,
+                detail=detail,
             )
         )
     made.sort(key=lambda one: (not one.fired, one.detail["trained"] - one.value, one.subject))
