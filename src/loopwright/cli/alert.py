@@ -63,7 +63,7 @@ def list_(
     )
     if given_up := alerting.failed(ledger):
         console.print(
-            f"{given_up} messages could not be delivered: loopwright alert deliveries --failed",
+            f"Messages that could not be delivered: {given_up}. See: loopwright alert deliveries --failed",
             highlight=False,
         )
 
@@ -375,7 +375,7 @@ def try_out(
         )
     for text in config.checks:
         if unknown := alerting.unknown_check(text):
-            console.print(unknown, style="yellow", highlight=False, markup=False)
+            sys.stderr.write(f"{unknown}\n")
     rows = [
         {"address": name, "result": "failed" if error else "sent", "seconds": seconds, "why": error or None}
         for name, seconds, error in alerting.try_addresses(texts, project)
