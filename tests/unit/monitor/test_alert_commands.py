@@ -82,7 +82,9 @@ def test_alerts_are_listed_open_ones_first(run: Run, ledger: Ledger, alert: Aler
 def test_an_empty_list_says_where_the_others_are(run: Run, ledger: Ledger) -> None:
     """And that there are none at all."""
     assert run("list") == "No alert.\n"
-    alerting.resolve(ledger, open_alert(ledger, at=now()).id)
+    shown = open_alert(ledger, at=now(), message="width [cm] of digits has no value")
+    assert "width [cm] of digits" in run("list")
+    alerting.resolve(ledger, shown.id)
     assert "loopwright alert list --all" in run("list")
 
 
@@ -171,6 +173,7 @@ def test_deliveries_are_listed_and_what_was_given_up_is_said(
     assert "No message was sent yet" in run("deliveries")
     alerting.tick(project, ledger, now())
     assert [row["state"] for row in run("deliveries", "--json")] == ["pending"]
+    assert "[critical] digits-api" in run("deliveries")
     row = outbox.deliveries(ledger)[0]
     given_up = [outbox.Delivery(**{**_fields(row), "attempts": 6})]
     outbox.record(ledger, given_up, now(), "refused")
