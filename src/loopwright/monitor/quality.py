@@ -7,7 +7,7 @@ by chance. The tests of one check in one window are a family: together they fire
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scipy.special import bdtrc, betaincinv
@@ -47,7 +47,7 @@ class Share:
     trained: float
     bound: float
     allowed: float
-    detail: dict[str, Any]
+    detail: dict[str, Any] = field(default_factory=dict)
 
     @property
     def value(self) -> float:

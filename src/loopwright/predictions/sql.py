@@ -6,36 +6,40 @@ network, extensions and changes of its settings are shut off before a caller's S
 
 from __future__ import annotations
 
-import contextlib
 import re
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
 
-from loopwright.errors import Damaged, InvalidInput, listing
-from loopwright.predictions.files import LogFolder, Segment
-from loopwright.predictions.labels import LABELS
+from loopwright.errors import InvalidInput, listing
+from loopwright.predictions import label_join
+from loopwright.predictions.files import Segment
+from loopwright.predictions.labels import ENTITY_LABELS, LABELS
 from loopwright.predictions.schema import BASE
-from loopwright.predictions.tail import read_batches
+from loopwright.predictions.snapshots import Snapshot, Unreadable
 
-__all__ = ["LABEL_SLACK_US", "Selection", "Snapshot", "View", "asks_shadows", "read_snapshot", "text"]
+__all__ = [
+    "LABEL_SLACK_US",
+    "EntityLabels",
+    "Selection",
+    "View",
+    "asks_shadows",
+    "text",
+]
 
 #: Labels cannot arrive before their prediction; this much is allowed for clocks that disagree.
 LABEL_SLACK_US = 24 * 3600 * 1_000_000
-#: How a label, stored as `number` and `text`, becomes a value of the prediction's type.
-_ACTUAL = {
-    "BOOLEAN": "coalesce(number <> 0, try_cast(text as boolean))",
-    "BIGINT": "coalesce(try_cast(text as bigint), try_cast(number as bigint))",
-    "DOUBLE": "coalesce(number, try_cast(text as double))",
-    "VARCHAR": "text",
-}
 _LAST = ("prediction", "probability")
+#: What DuckDB says of a file can name it, and a path is long.
+_LONG = 1000
+_FILES = re.compile("parquet|decompress|corrupt|magic bytes|thrift|zstd", re.IGNORECASE)
 _SHADOWS = re.compile(r"\bshadows\b", re.IGNORECASE)
 
 
@@ -92,51 +96,15 @@ class Selection:
         return " and ".join(parts)
 
 
-@dataclass(slots=True)
-class Snapshot:
-    """The rows of one or more logs at one moment: sealed segments, and tables read from open tails."""
+@dataclass(frozen=True, slots=True)
+class EntityLabels:
+    """Labels that name an entity and a moment, and where to look for their predictions.
 
-    segments: list[Segment] = field(default_factory=list)
-    tables: list[Any] = field(default_factory=list)
-
-
-def read_snapshot(
-    folders: list[LogFolder], since_us: int | None = None, until_us: int | None = None
-) -> Snapshot:
-    """Return what is in some logs now: every row that was acknowledged before the call, each once.
-
-    The order matters while writers seal: tails are read first and segments listed afterwards, so a tail that vanished
-    in between is found as a segment, and one that was read is left out when its segment is there by now. Segments
-    outside [since, until) are left out; one is kept for its columns when nothing else is left.
+    `rows` is asked for the predictions of a span [since, until) of microseconds, None for no end.
     """
-    snapshot = Snapshot()
-    outside: Segment | None = None
-    for folder in folders:
-        tails: dict[str, list[Any]] = {}
-        for path in folder.tails():
-            try:
-                tails[path.stem] = list(read_batches(path))
-            except FileNotFoundError:
-                continue
-        segments = folder.segments()
-        sealed = {segment.stem for segment in segments}
-        batches = [batch for stem, found in tails.items() if stem not in sealed for batch in found]
-        snapshot.tables += _tables(batches)
-        within = [segment for segment in segments if segment.overlaps(since_us, until_us)]
-        snapshot.segments += within
-        if segments and not within:
-            outside = segments[-1]
-    if outside and not snapshot.segments and not snapshot.tables:
-        snapshot.segments = [outside]
-    return snapshot
 
-
-def _tables(batches: list[Any]) -> list[Any]:
-    """Put batches of the same schema together."""
-    found: dict[str, list[Any]] = {}
-    for batch in batches:
-        found.setdefault(batch.schema.to_string(), []).append(batch)
-    return [pa.Table.from_batches(same) for same in found.values()]
+    labels: Snapshot
+    rows: Callable[[int | None, int | None], Snapshot]
 
 
 def _reads(segments: list[Segment]) -> list[str]:
@@ -160,6 +128,8 @@ class View:
         Schema of `predictions`, and of `shadows`, when there is nothing in it at all.
     selection
         Which rows of both are in the views.
+    by_entity
+        Labels that name an entity, where there are any.
     """
 
     def __init__(
@@ -169,11 +139,13 @@ class View:
         empty: Any,
         selection: Selection,
         shadows: Snapshot | None = None,
+        by_entity: EntityLabels | None = None,
     ) -> None:
         import duckdb
 
         self._duckdb = duckdb
         self._predictions = predictions
+        self._read = [one for one in (predictions, labels, shadows) if one is not None]
         settings = {
             "threads": 2,
             "memory_limit": "512MB",
@@ -186,10 +158,10 @@ class View:
         }
         self._connection = duckdb.connect(":memory:", config=settings)
         try:
-            self._build(predictions, labels, empty, selection, shadows)
+            self._build(predictions, labels, empty, selection, shadows, by_entity)
         except duckdb.Error as error:
             self._connection.close()
-            raise _damaged(error) from error
+            raise self._unreadable(error) from error
 
     def _build(
         self,
@@ -198,21 +170,47 @@ class View:
         empty: Any,
         selection: Selection,
         shadows: Snapshot | None,
+        by_entity: EntityLabels | None,
     ) -> None:
         self._execute("SET TimeZone = 'UTC'")
         self._execute("SET parquet_metadata_cache = true")
-        read = [one for one in (predictions, labels, shadows) if one is not None]
-        paths = [segment.path for one in read for segment in one.segments]
+        whose = self._rows_of_entities(by_entity, selection) if by_entity is not None else None
+        given = by_entity.labels if by_entity is not None else None
+        self._read += [one for one in (given, whose) if one is not None]
+        paths = {str(segment.path): None for one in self._read for segment in one.segments}
         if paths:
-            self._execute(f"SET allowed_paths = [{', '.join(text(str(path)) for path in paths)}]")
+            self._execute(f"SET allowed_paths = [{', '.join(text(path) for path in paths)}]")
         self._execute("SET enable_external_access = false")
         self._source("logged", predictions, empty)
-        self._source("labels", labels, LABELS)
+        self._source(label_join.BY_ID, labels, LABELS)
+        if whose is not None:
+            self._source(label_join.ROWS, whose, pa.schema(BASE))
+        self._execute(f"create view labels as {self._labels(whose is not None, selection)}")
         self._join("predictions", "logged", selection)
         if shadows is not None:
             self._source("shadowed", shadows, empty)
             self._join("shadows", "shadowed", selection)
         self._execute("SET lock_configuration = true")
+
+    def _rows_of_entities(self, given: EntityLabels, selection: Selection) -> Snapshot:
+        """Make the labels by entity known, and return the predictions that are as old as any of them allows."""
+        self._source(label_join.BY_ENTITY, given.labels, ENTITY_LABELS)
+        last, within = self._connection.execute(
+            f'select epoch_us(max("at")), max(within_us) from {label_join.BY_ENTITY}'
+        ).fetchall()[0]
+        until = [] if last is None else [last + 1]
+        if selection.until_us is not None and within is not None:
+            until.append(selection.until_us + within)
+        return given.rows(selection.since_us, min(until, default=None))
+
+    def _labels(self, by_entity: bool, selection: Selection) -> str:
+        found = label_join.Columns(
+            frozenset(self.columns(label_join.BY_ID)),
+            frozenset(self.columns(label_join.BY_ENTITY)) if by_entity else frozenset(),
+        )
+        return label_join.all_labels(
+            found, text(selection.deployment) if selection.deployment is not None else None
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -247,21 +245,17 @@ class View:
         # Segments of an earlier release may lack a column that all have today.
         base = [name for name, _ in BASE if name in found]
         names = [*base, *(name for name in found if name not in {*base, *_LAST}), *_LAST]
-        actual = _ACTUAL.get(found["prediction"], _ACTUAL["VARCHAR"])
         selected = f"selected_{view}"
         # A row that is about nobody else is its own entity; to store its id twice would double a segment.
         whose = f"coalesce({selected}.entity, {selected}.prediction_id) as entity"
         shown = [whose if name == "entity" else f"{selected}.{_name(name)}" for name in names]
         self._execute(f"create view {selected} as select * from {source} where {selection.where}")
-        # A label that has no value of the prediction's type still replaces an earlier one: arg_max_null, not arg_max.
         few = f"semi join {selected} using (prediction_id)" if selection.bounded else ""
         self._execute(f"""
             create view {view} as
-            select {", ".join(shown)}, label.actual, label.labelled_at
-            from {selected} left join (
-                select prediction_id, arg_max_null({actual}, received_at) as actual, max(received_at) as labelled_at
-                from labels {few} group by prediction_id
-            ) as label using (prediction_id)
+            select {", ".join(shown)}, label.actual, label.labelled_at, label.actual_at
+            from {selected} left join ({label_join.last_labels(found["prediction"], few)}) as label
+            using (prediction_id)
         """)
 
     def table(self, query: str) -> Any:
@@ -275,7 +269,28 @@ class View:
         try:
             return self._connection.sql(query).to_arrow_table()
         except self._duckdb.Error as error:
-            raise _damaged(error) from error
+            raise self._unreadable(error) from error
+
+    def batches(self, query: str, rows: int = 131_072) -> Iterator[Any]:
+        """Yield the result of one of our own queries as record batches of at most so many rows, one even without rows."""
+        try:
+            reader = self._connection.sql(query).to_arrow_reader(rows)
+            empty = True
+            for batch in reader:
+                empty = False
+                yield batch
+            if empty:
+                arrays = [pa.nulls(0, field.type) for field in reader.schema]
+                yield pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
+        except (self._duckdb.Error, OSError) as error:
+            raise self._unreadable(error) from error
+
+    def relation(self) -> Any:
+        """Return the predictions as a relation, which keeps the connection open as long as it lives."""
+        return self._connection.sql("select * from predictions")
+
+    def _unreadable(self, error: Exception) -> Unreadable:
+        return Unreadable(_short(str(error), _LONG), self._read)
 
     def locate(self, prediction_id: str) -> Snapshot | None:
         """Return the one tail or segment that holds a prediction, which has its model's own columns; None if none."""
@@ -288,29 +303,17 @@ class View:
             if found.num_rows:
                 path = found.column(0)[0].as_py()
                 return Snapshot(
-                    [segment for segment in self._predictions.segments if str(segment.path) == path]
+                    [segment for segment in self._predictions.segments if str(segment.path) == path],
+                    homes=self._predictions.homes,
                 )
         return None
-
-    def batches(self, query: str, rows: int = 131_072) -> Iterator[Any]:
-        """Yield the result of one of our own queries as record batches, so that it need not fit into memory.
-
-        Raises
-        ------
-        Damaged
-            A segment cannot be read.
-        """
-        try:
-            yield from self._connection.sql(query).to_arrow_reader(rows)
-        except (self._duckdb.Error, pa.ArrowException) as error:
-            raise _damaged(error) from error
 
     def register(self, name: str, table: Any) -> None:
         """Make an Arrow table known to `table` under a name."""
         self._connection.register(name, table)
 
-    def ask(self, query: str, timeout_s: float | None = None) -> Any:
-        """Return the result of a caller's query as an Arrow table.
+    def ask(self, query: str, timeout_s: float | None = None, *, limit_rows: int | None = None) -> Any:
+        """Return the result of a caller's query as an Arrow table, at most `limit_rows` of it.
 
         Parameters
         ----------
@@ -320,29 +323,33 @@ class View:
         Raises
         ------
         InvalidInput
-            It is not one SELECT, DuckDB refuses it, or it took longer.
+            It is not one SELECT, or DuckDB refuses it, or it took longer than `timeout_s` seconds.
         """
         query = _quote_at(query)
         try:
-            with self._interrupted(timeout_s):
-                self._check(query)
-                return self._run(query)
+            self._check(query)
+            with self._limited(timeout_s):
+                return self._run(query, limit_rows)
         except self._duckdb.InterruptException as error:
             raise InvalidInput(
                 f"The query was stopped: it took longer than {timeout_s:g} s.",
-                valid="Select a shorter span or fewer rows.",
+                valid="Ask for a shorter span of time, for fewer columns, or for aggregates instead of rows.",
                 query=query,
+                timeout_s=timeout_s,
             ) from error
         except self._duckdb.Error as error:
-            raise InvalidInput(
+            wrong = InvalidInput(
                 f"The query does not work: {_short(str(error))}",
                 valid=f"Columns of predictions: {listing(self.columns(), most=40)}.",
                 query=query,
-            ) from error
+            )
+            if self._of_files(error):
+                raise Unreadable(_short(str(error), _LONG), self._read, wrong) from error
+            raise wrong from error
 
-    @contextlib.contextmanager
-    def _interrupted(self, timeout_s: float | None) -> Iterator[None]:
-        """Interrupt what the connection does when it takes too long."""
+    @contextmanager
+    def _limited(self, timeout_s: float | None) -> Iterator[None]:
+        """Interrupt the connection's query when it takes longer."""
         if timeout_s is None:
             yield
             return
@@ -355,6 +362,14 @@ class View:
             timer.cancel()
             timer.join()
 
+    def _of_files(self, error: Exception) -> bool:
+        """Whether what DuckDB says may be about a file and not about the query."""
+        theirs = (self._duckdb.BinderException, self._duckdb.CatalogException, self._duckdb.ParserException)
+        if isinstance(error, theirs):
+            return False
+        plain = type(error) is self._duckdb.Error
+        return plain or isinstance(error, self._duckdb.IOException) or _FILES.search(str(error)) is not None
+
     def _check(self, query: str) -> None:
         kinds = [statement.type.name for statement in self._connection.extract_statements(query)]
         if kinds != ["SELECT"]:
@@ -364,26 +379,23 @@ class View:
                 query=query,
             )
 
-    def _run(self, query: str) -> Any:
+    def _run(self, query: str, limit_rows: int | None) -> Any:
         try:
-            return self._connection.sql(query).to_arrow_table()
+            return self._result(query, limit_rows)
         except self._duckdb.BinderException as error:
             if "avg(BOOLEAN)" not in str(error):
                 raise
         # avg(actual = prediction) is how people write an accuracy, and DuckDB has no average of booleans. Not defined
         # from the start, because a macro takes no DISTINCT and no FILTER.
         self._execute("create macro avg(x boolean) as mean(x::int), (x) as mean(x)")
-        return self._connection.sql(query).to_arrow_table()
+        return self._result(query, limit_rows)
+
+    def _result(self, query: str, limit_rows: int | None) -> Any:
+        relation = self._connection.sql(query)
+        return (relation if limit_rows is None else relation.limit(limit_rows)).to_arrow_table()
 
 
-def _damaged(error: Exception) -> Damaged:
-    return Damaged(
-        f"The prediction log cannot be read: {_short(str(error))}",
-        hint="restore the file the message names, or move it away",
-    )
-
-
-def _short(words: str) -> str:
-    """Return at most 300 characters on one line."""
+def _short(words: str, most: int = 300) -> str:
+    """Return at most so many characters on one line."""
     line = re.sub(r"\s+", " ", words).strip()
-    return line if len(line) <= 300 else line[:299] + "…"
+    return line if len(line) <= most else line[: most - 1] + "…"

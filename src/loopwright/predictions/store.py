@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -12,17 +14,20 @@ from loopwright.config import Project
 from loopwright.errors import InvalidInput, NotFound, listing
 from loopwright.ledger import Ledger
 from loopwright.predictions import columns as arrays
-from loopwright.predictions import files
+from loopwright.predictions import files, label_history
+from loopwright.predictions.extents import Extent, extent_of
 from loopwright.predictions.files import LogFolder
 from loopwright.predictions.ids import HOLDOUT_DIGITS, Ids
+from loopwright.predictions.label_history import GivenLabel, LabelSummary
+from loopwright.predictions.retention import what_became
 from loopwright.predictions.schema import INPUT, Layout, table_schema
+from loopwright.predictions.snapshots import Snapshot, read_snapshot, steady
 from loopwright.predictions.sql import (
     LABEL_SLACK_US,
+    EntityLabels,
     Selection,
-    Snapshot,
     View,
     asks_shadows,
-    read_snapshot,
     text,
 )
 from loopwright.records import ModelVersion, Prediction
@@ -49,6 +54,12 @@ class PredictionStore:
     def __init__(self, project: Project) -> None:
         self._project = project
 
+    @property
+    def root(self) -> Path:
+        """The project's folder."""
+        return self._project.root
+
+    @steady
     def query(
         self,
         sql: str,
@@ -57,6 +68,7 @@ class PredictionStore:
         model: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        limit_rows: int | None = None,
         timeout_s: float | None = None,
     ) -> Any:
         """Return the result of one SELECT in DuckDB's SQL as a `pyarrow.Table`.
@@ -71,13 +83,15 @@ class PredictionStore:
             Only their predictions.
         since, until
             Only predictions made at or after `since` and before `until`; segments outside are not opened.
+        limit_rows
+            At most so many rows of the result are computed and returned, >= 1.
         timeout_s
-            After so many seconds the query is stopped; > 0. None waits.
+            After so many seconds the query is stopped, > 0.
 
         Raises
         ------
         InvalidInput
-            The text is not one SELECT or does not work; the message names the columns there are. Or it took too long.
+            The text is not one SELECT or does not work, and the message names the columns there are; or it took too long.
         NotFound
             There is no such deployment.
 
@@ -92,7 +106,7 @@ class PredictionStore:
             store.query("select avg(p.prediction = s.prediction) from predictions p join shadows s using (prediction_id)")
         """
         with self._view(deployment, model, since, until, beside=asks_shadows(sql)) as view:
-            return view.ask(sql, timeout_s)
+            return view.ask(sql, timeout_s, limit_rows=limit_rows)
 
     def view(
         self,
@@ -108,6 +122,7 @@ class PredictionStore:
         """
         return self._view(deployment, None, since, until, labels=labels)
 
+    @steady
     def table(
         self,
         *,
@@ -166,6 +181,41 @@ class PredictionStore:
                 f'select {", ".join(_quoted(name) for name in wanted)} from ({rows}) order by "at", prediction_id'
             )
 
+    @steady
+    def columns(self, *, shadows: bool = False, **which: Any) -> dict[str, str]:
+        """Return the columns of predictions with their DuckDB types; parameters as for `table`."""
+        with self._view(**_selected(which), shadows=shadows, labels=False) as view:
+            return view.columns()
+
+    def batches(
+        self, *, columns: Sequence[str] | None = None, shadows: bool = False, rows: int = 65_536, **which: Any
+    ) -> Iterator[Any]:
+        """Yield predictions as Arrow record batches of at most `rows` rows, oldest first, the first of them maybe empty.
+
+        Parameters as for `table`. Memory stays the same however many there are.
+
+        Raises
+        ------
+        Unreadable
+            Segments were replaced meanwhile; start again.
+        """
+        with self._view(**_selected(which), shadows=shadows) as view:
+            names = list(view.columns())
+            wanted = ", ".join(_quoted(name) for name in (_known(columns, names) if columns else names))
+            yield from view.batches(f'select {wanted} from predictions order by "at", prediction_id', rows)
+
+    def relation(self, *, shadows: bool = False, **which: Any) -> Any:
+        """Return predictions as a DuckDB relation on a connection of its own, which can read nothing else.
+
+        Parameters as for `table`. Its rows are those of the moment of the call.
+        """
+        return self._view(**_selected(which), shadows=shadows).relation()
+
+    def known(self, deployment: str) -> None:
+        """Raise `NotFound` where there is no such deployment."""
+        self._folders(deployment)
+
+    @steady
     def find(self, prediction_id: str) -> Prediction:
         """Return one prediction with its inputs and its label.
 
@@ -178,13 +228,14 @@ class PredictionStore:
         if found is None:
             raise NotFound(
                 f"There is no prediction {prediction_id[:64]!r} in the log.",
+                valid=what_became(self._project, prediction_id),
                 hint="loopwright prediction list",
                 prediction_id=prediction_id[:64],
             )
-        labels = read_snapshot([LogFolder(self._project.labels)])
-        with View(found, labels, table_schema(), Selection(prediction_id=prediction_id)) as view:
+        with self._one(found, prediction_id) as view:
             return _prediction(arrays.rows_of(view.table("select * from predictions limit 1"))[0])
 
+    @steady
     def count(
         self,
         *,
@@ -206,6 +257,17 @@ class PredictionStore:
             what = "count(actual)" if labelled else "count(*)"
             return int(view.table(f"select {what} from predictions").column(0)[0].as_py())
 
+    def extent(self, deployment: str | None = None, *, shadows: bool = False) -> Extent:
+        """Return how many predictions there are, from when to when, in how many files; no segment is opened for it.
+
+        Raises
+        ------
+        NotFound
+            There is no such deployment.
+        """
+        return extent_of(self._folders(deployment, shadows))
+
+    @steady
     def logged(self, prediction_ids: Sequence[str], *, deployment: str | None = None) -> set[str]:
         """Return which of these ids are in the log already, for a caller that repeats work after a crash.
 
@@ -222,6 +284,101 @@ class PredictionStore:
             )
             return set(found.column(0).to_pylist())
 
+    @steady
+    def labels_of(self, prediction_id: str) -> list[GivenLabel]:
+        """Return every label of one prediction in the order they were received: the last one counts.
+
+        Those of an id that is not in the log are returned too, without a type.
+        """
+        found = self._locate(prediction_id)
+        with self._one(found or Snapshot(), prediction_id) as view:
+            return label_history.history(view, prediction_id)
+
+    @steady
+    def label_summary(
+        self,
+        deployment: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        unknown: bool = True,
+    ) -> LabelSummary:
+        """Count what became of the labels of the predictions made at or after `since` and before `until`.
+
+        Parameters
+        ----------
+        deployment
+            Only its predictions.
+        unknown
+            Whether to look for labels without a prediction, of those that arrived at or after `since` and before
+            `until`. It is the dearest part: their ids are looked up in the whole log.
+
+        Raises
+        ------
+        NotFound
+            There is no such deployment.
+        """
+        with self._view(deployment, None, since, until) as view:
+            found = label_history.summary(view)
+        return replace(found, unknown=self._unknown(deployment, since, until)) if unknown else found
+
+    def _unknown(self, deployment: str | None, since: datetime | None, until: datetime | None) -> int:
+        limits = [
+            f"{column} {sign} make_timestamptz({_micros(moment, name)})"
+            for column, sign, moment, name in (
+                ("received_at", ">=", since, "since"),
+                ("received_at", "<", until, "until"),
+            )
+            if moment is not None
+        ]
+        where = " and ".join(["true", *limits])
+        mine = f"and labels.deployment = {text(deployment)}" if deployment is not None else ""
+        with self._view(None, None, None, None) as view:
+            count = view.table(f"""
+                select count(*) from (
+                    select prediction_id from labels
+                    where {where} and (entity is null or prediction_id is null {mine})
+                ) as given anti join logged using (prediction_id)
+            """)
+        return int(count.column(0)[0].as_py())
+
+    @steady
+    def span(
+        self, deployment: str, *, since: datetime, until: datetime
+    ) -> tuple[datetime, datetime] | tuple[None, None]:
+        """Return when the first and the last prediction of [since, until) were made; None and None without any.
+
+        Raises
+        ------
+        NotFound
+            There is no such deployment.
+        """
+        with self._view(deployment, None, since, until, labels=False) as view:
+            found = view.table('select epoch_us(min("at")) as a, epoch_us(max("at")) as b from predictions')
+        first, last = (column[0].as_py() for column in found.columns)
+        return (None, None) if first is None else (_moment(first), _moment(last))
+
+    @steady
+    def label_delays(self, deployment: str, *, since: datetime, until: datetime, every: timedelta) -> Any:
+        """Count predictions by when they were made and how long their first label took, as a `pyarrow.Table`.
+
+        Columns: `cohort` (the number of the interval of length `every` from `since` on), `place` (of the smallest of
+        `DELAY_AGES` that is no less than the delay in seconds; their number where it is above all; -1 without a label),
+        `rows`, and `newest_us` (when the newest of these labels arrived, in microseconds since 1970). Labels that arrived
+        at or after `until` are not known yet.
+
+        Raises
+        ------
+        NotFound
+            There is no such deployment.
+        """
+        first, last = _micros(since, "since"), _micros(until, "until")
+        assert first is not None
+        assert last is not None
+        with self._view(deployment, None, since, until) as view:
+            return label_history.delays(view, first, last, every // timedelta(microseconds=1))
+
+    @steady
     def rates(
         self,
         *,
@@ -268,10 +425,29 @@ class PredictionStore:
         given = Snapshot()
         if labels:
             earliest = since_us - LABEL_SLACK_US if since_us is not None else None
-            given = read_snapshot([LogFolder(self._project.labels)], earliest)
+            given = read_snapshot([files.labels(self._project)], earliest)
         bare = any(not (one.segments or one.tables) for one in (found, apart) if one is not None)
         empty = self._declared(deployment, model) if bare else None
-        return View(found, given, empty, Selection(deployment, model, since_us, until_us), apart)
+        named = self._by_entity(deployment, since_us) if labels else None
+        return View(found, given, empty, Selection(deployment, model, since_us, until_us), apart, named)
+
+    def _one(self, found: Snapshot, prediction_id: str) -> View:
+        """Open the log for one prediction, whose tail or segment has been found, and its labels."""
+        labels = read_snapshot([files.labels(self._project)])
+        since_us, until_us = found.bounds()
+        named = self._by_entity(None, since_us)
+        # Whose an entity's label is depends on what was predicted for it after this file as well.
+        chosen = Selection(prediction_id=prediction_id, since_us=since_us, until_us=until_us)
+        return View(found, labels, table_schema(), chosen, None, named)
+
+    def _by_entity(self, deployment: str | None, since_us: int | None) -> EntityLabels | None:
+        """Return the labels that name an entity, and where their predictions lie; None where there are none."""
+        earliest = since_us - LABEL_SLACK_US if since_us is not None else None
+        given = read_snapshot([files.labels(self._project, by_entity=True)], earliest)
+        if not given.tables and not given.segments:
+            return None
+        folders = self._folders(deployment)
+        return EntityLabels(given, lambda since, until: read_snapshot(folders, since, until))
 
     def _folders(self, deployment: str | None, shadow: bool = False) -> list[LogFolder]:
         if deployment is None:
@@ -322,6 +498,15 @@ def _micros(moment: datetime | None, name: str) -> int | None:
             f"{name} = {moment.isoformat()} has no time zone.", valid="Use datetime.now(UTC), for example."
         )
     return round(moment.timestamp() * 1e6)
+
+
+def _moment(us: int) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=us)
+
+
+def _selected(which: dict[str, Any]) -> dict[str, Any]:
+    """Return which predictions are meant, as `_view` takes it."""
+    return {name: which.get(name) for name in ("deployment", "model", "since", "until")}
 
 
 def _quoted(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +16,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "MISSING",
     "QUANTILES",
     "ColumnProfile",
     "categorical_profile",
+    "choosing",
     "hash_of",
     "histogram",
     "numbers_of",
     "numeric_profile",
 ]
 
+#: What the segment of the rows is called that have no value in the segment's column.
+MISSING = "(missing)"
 #: Bins of a numeric column with many values, cut at its quantiles.
 BINS = 20
 #: Categories counted one by one; rarer ones are counted together.
@@ -159,7 +164,7 @@ def numeric_profile(
         minimum=float(finite.min()),
         maximum=float(finite.max()),
         infinite=infinite,
-        quantiles=tuple(np.quantile(ranked, QUANTILES).tolist()),
+        quantiles=tuple(_quantiles(ranked, QUANTILES).tolist()),
     )
 
 
@@ -170,6 +175,11 @@ def _ranked(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sort(values)
 
 
+def _quantiles(ranked: NDArray[np.float64], shares: Sequence[float]) -> NDArray[np.float64]:
+    """Return values of the data themselves: half-way between two of them there may be no number."""
+    return ranked[np.clip(np.ceil(np.multiply(shares, len(ranked))).astype(np.intp) - 1, 0, None)]
+
+
 def _edges(ranked: NDArray[np.float64]) -> NDArray[np.float64]:
     distinct = ranked[np.r_[True, ranked[1:] != ranked[:-1]]]
     if len(distinct) <= BINS:
@@ -177,10 +187,11 @@ def _edges(ranked: NDArray[np.float64]) -> NDArray[np.float64]:
         # open bin no change would ever show.
         if len(distinct) == 1:
             value = float(distinct[0])
-            return np.array([np.nextafter(value, -np.inf), value])
+            below = math.nextafter(value, -math.inf)
+            return np.array([below, value] if math.isfinite(below) else [value])
         return np.asarray(distinct[:-1] / 2 + distinct[1:] / 2)
     # Ties make quantiles equal; an empty bin between two equal edges would make every index infinite.
-    return np.unique(np.quantile(ranked, np.linspace(0, 1, BINS + 1)[1:-1]))
+    return np.unique(_quantiles(ranked, [step / BINS for step in range(1, BINS)]))
 
 
 def hash_of(text: str) -> int:
@@ -230,10 +241,14 @@ def categorical_profile(name: str, values: NDArray[Any]) -> ColumnProfile:
     )
 
 
+def choosing(rows: int) -> NDArray[np.bool_]:
+    """Return which of n rows choose the categories: half of them, by chance, as rows may take turns; always the same."""
+    return np.random.default_rng(0).random(rows) < 0.5
+
+
 def _halved(items: Sequence[Any], texts: Counter[str]) -> tuple[list[tuple[str, int]], tuple[int, ...]]:
     """Choose categories by one half of the rows; return them with their counts, and those of the other half."""
-    half = (np.random.default_rng(0).random(len(items)) < 0.5).tolist()  # by chance: rows may take turns
-    chosen_by, nulls = _counted(list(compress(items, half)))
+    chosen_by, nulls = _counted(list(compress(items, choosing(len(items)).tolist())))
     # Counter keeps the order of first appearance among equals, so the same data always give the same profile.
     chosen = {text for text, _ in chosen_by.most_common(CATEGORIES)}
     kept = [(text, count) for text, count in texts.most_common() if text in chosen]
