@@ -58,9 +58,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "freshness": "loopwright.monitor.freshness:FreshnessCheck",
         "volume": "loopwright.monitor.volume:VolumeCheck",
         "drift": "loopwright.monitor.drift:DriftCheck",
+        "prediction_drift": "loopwright.monitor.prediction_drift:PredictionDriftCheck",
         "kpi": "loopwright.monitor.kpi:KpiCheck",
         "kpi_early": "loopwright.monitor.kpi:EarlyKpiCheck",
         "performance": "loopwright.monitor.performance:PerformanceCheck",
+        "calibration": "loopwright.monitor.calibration:CalibrationCheck",
+        "estimated": "loopwright.monitor.estimated:EstimatedCheck",
+        "service": "loopwright.monitor.service:ServiceCheck",
     },
 }
 

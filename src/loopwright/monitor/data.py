@@ -145,8 +145,8 @@ class LoggedWindow:
 
     @cached_property
     def labels(self) -> int:
-        """How many rows have a label."""
-        return int(self._view.table("select count(actual) from predictions").column(0)[0].as_py())
+        """How many rows have a label, be it one that cannot be used."""
+        return int(self._view.table("select count(labelled_at) from predictions").column(0)[0].as_py())
 
     def rows(self, version: int | None = None, segment: Segment = ALL) -> int:
         """Return how many rows there are; exact for every size."""
@@ -289,7 +289,7 @@ class LoggedWindow:
             raise NotFound.among("column", column, sorted(self.types))
         if column not in self._columns:
             where = f"{self._sampled} and {self._where(version, segment)}"
-            view = "predictions" if column in {"actual", "labelled_at"} else _ROWS
+            view = _ROWS if column in self._view.columns(_ROWS) else "predictions"
             return array_of(self._view.table(f"select {quoted(column)} from {view} where {where}").column(0))
         found = self._part(version, segment).column(column)
         if pa.types.is_nested(found.type):
