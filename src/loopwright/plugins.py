@@ -63,6 +63,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "kpi_early": "loopwright.monitor.kpi:EarlyKpiCheck",
         "labels": "loopwright.monitor.label_quality:LabelQualityCheck",
         "performance": "loopwright.monitor.performance:PerformanceCheck",
+        "calibration": "loopwright.monitor.calibration:CalibrationCheck",
+        "estimated": "loopwright.monitor.estimated:EstimatedCheck",
+        "service": "loopwright.monitor.service:ServiceCheck",
     },
 }
 
