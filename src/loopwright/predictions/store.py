@@ -484,6 +484,11 @@ def _micros(moment: datetime | None, name: str) -> int | None:
     return round(moment.timestamp() * 1e6)
 
 
+def _selected(which: dict[str, Any]) -> dict[str, Any]:
+    """Return which predictions are meant, as `_view` takes it."""
+    return {name: which.get(name) for name in ("deployment", "model", "since", "until")}
+
+
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
