@@ -43,7 +43,7 @@ for _path, _name, _group, _help in (
     ("release:app", "release", _USE, "Replace a champion: gate, canary, verdict."),
     ("stream:app", "stream", _USE, "Send to and read from the channels of stream deployments."),
     ("edge:app", "edge", _USE, "Bundle a model for a device and verify a bundle."),
-    ("label:label", "label", _USE, "Hand in the ground truth of a prediction."),
+    ("label:app", "label", _USE, "Hand in ground truth, and see what became of it."),
     ("prediction:app", "prediction", _LOOK, "Query the prediction log."),
     ("alert:app", "alert", _LOOK, "List alerts."),
     ("trace:trace", "trace", _LOOK, "Walk from a prediction back to its data, checking every hash."),

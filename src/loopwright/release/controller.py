@@ -13,9 +13,10 @@ import time
 
 from loopwright import monitor, parts
 from loopwright.config import FILE, Project
+from loopwright.deploy.labels import LabelSources
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
-from loopwright.predictions import PredictionStore, seal_orphans
+from loopwright.predictions import PredictionStore, maintain
 from loopwright.records import Release, now
 from loopwright.release import triggers
 from loopwright.release.following import Following
@@ -24,8 +25,8 @@ from loopwright.release.stages import Stages
 __all__ = ["Controller", "main"]
 
 log = logging.getLogger(__name__)
-#: Seconds between two turns, and between two looks for tails that dead writers left behind.
-TURN_S, ORPHANS_S = 0.5, 60.0
+#: Seconds between two turns, and between two upkeeps of the prediction log.
+TURN_S, UPKEEP_S = 0.5, 60.0
 #: Seconds between two looks whether the schedules do what they declare.
 SCHEDULES_S = 5.0
 
@@ -38,7 +39,7 @@ class Controller:
         self.ledger = Ledger.open(project, actor="controller")
         self.store = PredictionStore(project)
         self.stages = Stages(project, self.ledger, self.store)
-        self._sealed = 0.0
+        self._kept = 0.0
         self._scheduled = 0.0
         self._declared = (0, project)
 
@@ -59,12 +60,12 @@ class Controller:
                 self._watch()
             except Exception:
                 log.exception("schedules failed; trying again")
-        if time.monotonic() - self._sealed > ORPHANS_S:
-            self._sealed = time.monotonic()
+        if time.monotonic() - self._kept > UPKEEP_S:
+            self._kept = time.monotonic()
             try:
-                seal_orphans(self.project)
+                maintain(self.project, self.ledger)
             except Exception:
-                log.exception("sealing failed; trying again")
+                log.exception("the upkeep of the prediction log failed; trying again")
 
     def _monitor(self) -> None:
         for alert in monitor.tick(self.project, self.ledger, self.store, now()):
@@ -108,11 +109,14 @@ def main() -> None:
     controller = Controller(project)
     following = threading.Thread(target=Following(project, controller.ledger, ended).run, name="following")
     following.start()
+    labels = threading.Thread(target=LabelSources(project, controller.ledger, ended).run, name="labels")
+    labels.start()
     while not ended.is_set():
         controller.turn()
         parts.beat(project, "controller")
         ended.wait(TURN_S)
     following.join()
+    labels.join()
 
 
 if __name__ == "__main__":
