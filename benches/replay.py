@@ -94,8 +94,6 @@ def shuffled(rows: pd.DataFrame) -> pd.DataFrame:
 
 def show(name: str, found: Any) -> dict[str, Any]:
     """Print the alerts of a replay and return its counts."""
-    from loopwright.monitor.alerts import short
-
     table = Table(title=f"{name}: {len(found.alerts)} alerts", show_lines=False)
     for heading in ("since", "check", "of", "what"):
         table.add_column(heading)

@@ -139,16 +139,6 @@ class _Rows:
     entity: NDArray[Any] | None
 
 
-class _Clock:
-    """The moment that the replay has come to."""
-
-    def __init__(self, at_us: int) -> None:
-        self.at_us = at_us
-
-    def __call__(self) -> int:
-        return self.at_us
-
-
 def _run(
     project: Project,
     scorer: scoring.Scorer,
@@ -161,13 +151,12 @@ def _run(
     length = project.config.monitor[model].window
     start = floor(moment(int(rows.at_us[0])), length)
     windows = (moment(int(rows.at_us[-1])) - start) // length + 1
-    clock = _Clock(micros(start))
     ledger, store = Ledger.open(project, actor="replay"), PredictionStore(project)
     log = PredictionLog(project, DEPLOYMENT, model, scorer.signature)
-    labels = LabelLog(project, clock=clock)
+    labels = LabelLog(project)
     try:
         _deploy(ledger, model, version, scorer.signature, start, length)
-        writer = _Writer(log, labels, scorer, Ids.open(project), rows, version, clock, label_delay)
+        writer = _Writer(log, labels, scorer, Ids.open(project), rows, version, label_delay)
         for number in range(1, windows + 1 + AFTER + label_delay // length):
             until = start + number * length
             writer.write(until)
@@ -193,12 +182,11 @@ class _Writer:
         ids: Ids,
         rows: _Rows,
         version: int,
-        clock: _Clock,
         delay: timedelta,
     ) -> None:
         self._log, self._labels, self._scorer, self._ids = log, labels, scorer, ids
-        self._rows, self._version, self._clock = rows, version, clock
-        self._delay_us = delay // timedelta(microseconds=1)
+        self._rows, self._version = rows, version
+        self._delay, self._delay_us = delay, delay // timedelta(microseconds=1)
         self._written: list[str] = []
         self._labelled = 0
 
@@ -241,8 +229,8 @@ class _Writer:
             value = actual[place].item() if isinstance(actual[place], np.generic) else actual[place]
             if value is None or value != value:
                 continue
-            self._clock.at_us = at_us + self._delay_us
-            self._labels.append([Label(self._written[place], value, moment(at_us))])
+            at = moment(at_us)
+            self._labels.append([Label(self._written[place], value, at)], received=at + self._delay)
         self._labelled = max(first, last)
 
 
