@@ -6,9 +6,9 @@ a request.
 """
 
 from loopwright.monitor.live.follower import Follower
-
-
-from loopwright.monitor.live.rebuilding import rebuild
+from loopwright.monitor.live.numbers import LiveNumbers
+from loopwright.monitor.live.prometheus import render
+from loopwright.monitor.live.rebuilding import progress, rebuild
 from loopwright.monitor.live.rollup import roll_up
 
-__all__ = ["Follower", "LiveNumbers", "rebuild", "render", "roll_up"]
+__all__ = ["Follower", "LiveNumbers", "progress", "rebuild", "render", "roll_up"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -82,7 +83,7 @@ class Counted:
             batch = batch.take(columns.numbers(order, _int64()))
             starts, versions, spans = starts[order], versions[order], spans[order]
         cuts = [0, *(np.flatnonzero(_changes(starts, versions)) + 1).tolist(), batch.num_rows]
-        for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+        for first, last in itertools.pairwise(cuts):
             part = batch.slice(first, last - first)
             yield int(versions[first]), int(spans[first]), int(starts[first]), part
 

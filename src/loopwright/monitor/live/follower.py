@@ -223,7 +223,9 @@ class _Followed:
         for segment in self._source.segments:
             counted = known.rows.get(segment.stem)
             if counted is not None and counted > segment.rows:
-                raise self._lost(known, f"{segment.path} has {segment.rows} rows, and {counted} were counted of it.")
+                raise self._lost(
+                    known, f"{segment.path} has {segment.rows} rows, and {counted} were counted of it."
+                )
             merged = counted is None and is_merged(segment)
             if counted != segment.rows and not merged and segment.stem not in self._unreadable:
                 found.append(segment)
@@ -237,7 +239,9 @@ class _Followed:
         if time.monotonic() - self._forgot_at < FORGET_S:
             return
         self._forgot_at = time.monotonic()
-        there = {segment.stem for segment in self._source.segments} | {path.stem for path in self._source.tails}
+        there = {segment.stem for segment in self._source.segments} | {
+            path.stem for path in self._source.tails
+        }
         for stem in self._kept.forget_files(self.name, sorted(known.rows.keys() - there)):
             del known.rows[stem]
 

@@ -16,7 +16,7 @@ from loopwright.ledger.schema import positions as _positions
 from loopwright.monitor.live.spans import Piece
 from loopwright.records import now
 
-__all__ = ["Key", "Kept", "Known", "Stored"]
+__all__ = ["Kept", "Key", "Known", "Stored"]
 
 #: The stem of a deployment's own row in `positions`: it counts the changes, so that two that count at once are noticed.
 _CHANGES = ""
@@ -88,7 +88,9 @@ class Kept:
             _insert_positions(connection, deployment, rows)
         return Known(changes, dict(rows))
 
-    def commit(self, deployment: str, known: Known, changed: Sequence[Stored], rows: Mapping[str, int]) -> None:
+    def commit(
+        self, deployment: str, known: Known, changed: Sequence[Stored], rows: Mapping[str, int]
+    ) -> None:
         """Write changed blocks and how far the files are counted by them, in one transaction; `known` follows.
 
         Raises
@@ -99,7 +101,10 @@ class Kept:
         with self._ledger.writing() as connection:
             changes = self._step(connection, deployment, known.changes)
             if changed:
-                keys = [{"d": deployment, "v": one.key.version, "s": one.key.span_s, "t": one.key.start_us} for one in changed]
+                keys = [
+                    {"d": deployment, "v": one.key.version, "s": one.key.span_s, "t": one.key.start_us}
+                    for one in changed
+                ]
                 connection.execute(_DELETE_BLOCK, keys)
                 connection.execute(sa.insert(_blocks), [_row(deployment, one) for one in changed])
             if rows:
@@ -140,7 +145,10 @@ class Kept:
         if not pieces:
             return []
         with self._ledger.reading() as connection:
-            return [_stored(row) for row in connection.execute(self._query(sa.select(_blocks), deployment, pieces, version))]
+            return [
+                _stored(row)
+                for row in connection.execute(self._query(sa.select(_blocks), deployment, pieces, version))
+            ]
 
     def rows(self, deployment: str, pieces: Sequence[Piece]) -> list[tuple[Key, int]]:
         """Return how many rows the blocks of some spans have, without reading these."""
@@ -184,7 +192,9 @@ class Kept:
             newest, (_blocks.c.version == newest.c.version) & (_blocks.c.start_us == newest.c.start_us)
         )
         with self._ledger.reading() as connection:
-            found = connection.execute(query.where((_blocks.c.deployment == deployment) & (_blocks.c.span_s == 86400)))
+            found = connection.execute(
+                query.where((_blocks.c.deployment == deployment) & (_blocks.c.span_s == 86400))
+            )
             return [_stored(row) for row in found]
 
     def changes(self) -> dict[str, int]:
@@ -199,7 +209,9 @@ class Kept:
         where += [_blocks.c.deployment == deployment] if deployment is not None else []
         keys = [_blocks.c.deployment, _blocks.c.version, _blocks.c.start_us]
         with self._ledger.reading() as connection:
-            gone = connection.execute(sa.select(*keys).where(*where).order_by(_blocks.c.start_us).limit(most)).all()
+            gone = connection.execute(
+                sa.select(*keys).where(*where).order_by(_blocks.c.start_us).limit(most)
+            ).all()
         if not gone:
             return 0
         with self._ledger.writing() as connection:

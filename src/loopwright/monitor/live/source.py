@@ -6,6 +6,7 @@ folder of the tails. Only then are the segments listed.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,9 @@ _LIST_S, _LIST_ELSEWHERE_S = 300.0, 15.0
 #: Rows that are handed on at once.
 _ROWS = 32_768
 #: What is not counted and need not be read.
-_UNCOUNTED = frozenset({"prediction_id", "deployment", "variant", "propensity", "entity", "request_id", "trace"})
+_UNCOUNTED = frozenset(
+    {"prediction_id", "deployment", "variant", "propensity", "entity", "request_id", "trace"}
+)
 
 
 class Chunk(NamedTuple):
@@ -85,38 +88,35 @@ class Source:
 
     def grown(self) -> list[Path]:
         """Return the tails that are longer than when they were last read, oldest first."""
-        found = []
-        for path in self.tails:
-            try:
-                size = path.stat().st_size
-            except FileNotFoundError:
-                self._listed = float("-inf")  # sealed since: the next look finds its segment
-                continue
-            if size != self._ends.get(path.stem, 0):
-                found.append(path)
-        return found
+        return [path for path in self.tails if self._size(path) not in {None, self._ends.get(path.stem, 0)}]
+
+    def _size(self, path: Path) -> int | None:
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            self._listed = float("-inf")  # sealed since: the next look finds its segment
+            return None
 
     def was_cut(self, path: Path) -> bool:
         """Whether a tail is shorter than what was read of it: its writer took back a batch that the disk had refused."""
-        place = self._places.get(path.stem)
-        return place is not None and path.stat().st_size < place[1]
+        place, size = self._places.get(path.stem), self._size(path)
+        return place is not None and size is not None and size < place[1]
 
     def read_tail(self, path: Path, counted: int) -> Iterator[Chunk]:
         """Yield the rows of a tail behind the first `counted`, batch by batch."""
         rows, offset = self._places.get(path.stem, (0, 0))
         if rows != counted:
             rows, offset = 0, 0
-        size = path.stat().st_size
-        try:
-            for batch, offset in read_after(path, offset):
+        size = self._size(path)
+        if size is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            for batch, end in read_after(path, offset):
                 first, rows = rows, rows + batch.num_rows
-                self._places[path.stem] = (rows, offset)
+                self._places[path.stem] = (rows, end)
                 if rows > counted:
                     yield Chunk(path.stem, batch.slice(max(0, counted - first)), rows)
-        except FileNotFoundError:
-            self._listed = float("-inf")
-            return
-        self._ends[path.stem] = size
+            self._ends[path.stem] = size
 
     def read_segment(self, segment: Segment, counted: int) -> Iterator[Chunk]:
         """Yield the rows of a segment behind the first `counted`, in the order of its tail, some ten thousand at a time.

@@ -62,7 +62,9 @@ def _cover(since_us: int, until_us: int, spans_s: tuple[int, ...]) -> Iterator[P
     longest, *shorter = spans_s
     first, last = _ceil(since_us, longest), _floor(until_us, longest)
     if first > last or not shorter:
-        yield from _cover(since_us, until_us, tuple(shorter)) if shorter else [Piece(longest, since_us, until_us)]
+        yield from (
+            _cover(since_us, until_us, tuple(shorter)) if shorter else [Piece(longest, since_us, until_us)]
+        )
         return
     yield from _cover(since_us, first, tuple(shorter))
     if first < last:
