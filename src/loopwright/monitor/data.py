@@ -289,7 +289,7 @@ class LoggedWindow:
             raise NotFound.among("column", column, sorted(self.types))
         if column not in self._columns:
             where = f"{self._sampled} and {self._where(version, segment)}"
-            view = "predictions" if column in {"actual", "labelled_at"} else _ROWS
+            view = _ROWS if column in self._view.columns(_ROWS) else "predictions"
             return array_of(self._view.table(f"select {quoted(column)} from {view} where {where}").column(0))
         found = self._part(version, segment).column(column)
         if pa.types.is_nested(found.type):

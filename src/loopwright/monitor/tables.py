@@ -44,7 +44,9 @@ def _fixed(values: Any, kind: Any, dtype: Any) -> NDArray[Any]:
         for chunk in chunks
         if len(chunk)
     ]
-    return np.concatenate(found) if len(found) != 1 else found[0] if found else np.empty(0, dtype)
+    if not found:
+        return np.empty(0, dtype)
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 def column(table: Any, name: str) -> NDArray[Any]:
