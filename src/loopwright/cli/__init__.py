@@ -43,7 +43,7 @@ for _path, _name, _group, _help in (
     ("release:app", "release", _USE, "Replace a champion: gate, canary, verdict."),
     ("stream:app", "stream", _USE, "Send to and read from the channels of stream deployments."),
     ("edge:app", "edge", _USE, "Bundle models for devices, and take in what these answered."),
-    ("label:label", "label", _USE, "Hand in the ground truth of a prediction."),
+    ("label:app", "label", _USE, "Hand in ground truth, and see what became of it."),
     ("prediction:app", "prediction", _LOOK, "Query the prediction log."),
     ("monitor:app", "monitor", _LOOK, "See how deployments stand, window by window and input by input."),
     ("alert:app", "alert", _LOOK, "List alerts."),
