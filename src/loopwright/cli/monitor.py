@@ -103,10 +103,10 @@ def windows(
     project = common.open()
     project.deployment(deployment)
     results = Results(Ledger.open(project))
-    span = {"since": moment(since, "since"), "until": moment(until, "until")}
+    start, end = moment(since, "since"), moment(until, "until")
     if check or subject:
         signals = results.signals(
-            deployment, check=check, subject=subject, fired=True if fired else None, limit=limit, **span
+            deployment, check=check, subject=subject, fired=True if fired else None, limit=limit, since=start, until=end
         )
         if common.json:
             emit(signals)
@@ -125,7 +125,7 @@ def windows(
             for one in signals
         ]
     else:
-        judged = results.windows(deployment, limit=limit if not fired else 10 * limit, **span)
+        judged = results.windows(deployment, since=start, until=end, limit=limit if not fired else 10 * limit)
         judged = [one for one in judged if one.fired or not fired][-limit:]
         if common.json:
             emit(judged)
