@@ -106,7 +106,13 @@ def windows(
     start, end = moment(since, "since"), moment(until, "until")
     if check or subject:
         signals = results.signals(
-            deployment, check=check, subject=subject, fired=True if fired else None, limit=limit, since=start, until=end
+            deployment,
+            check=check,
+            subject=subject,
+            fired=True if fired else None,
+            limit=limit,
+            since=start,
+            until=end,
         )
         if common.json:
             emit(signals)
