@@ -16,12 +16,14 @@ from loopwright.config import Project
 from loopwright.errors import InvalidInput, NotFound
 from loopwright.ledger import Ledger
 from loopwright.monitor.blocks import Block, Plan
+from loopwright.monitor.data import LoggedWindow
 from loopwright.monitor.live import Follower, LiveNumbers, progress, rebuild, roll_up
 from loopwright.monitor.live import follower as following
 from loopwright.monitor.live.kept import Kept
 from loopwright.monitor.live.spans import DAY_S, HOUR_S, MINUTE_S
 from loopwright.predictions import PredictionLog, Predictions, PredictionStore, files, seal_orphans
 from loopwright.predictions.upkeep import maintain
+from loopwright.records import Window
 
 NAME = "quiet"
 MINUTE_US = 60_000_000
@@ -119,6 +121,12 @@ def test_live_equals_exact_for_several_writers_seals_and_new_followers(
         assert np.allclose(live.sums, one.sums, rtol=1e-9, atol=1e-9)
         total += live.rows
     assert total == written == sum(numbers.totals().values())
+    # What the checks of a window are given is the same.
+    with LoggedWindow(
+        PredictionStore(project), NAME, Window(since, until), plan=Plan.of(profile_for(FLOWERS), FLOWERS)
+    ) as window:
+        counts = window.counts(1)
+    assert np.array_equal(numbers.block(NAME, 1, since, until).counts, counts.counts)
     # A part of the span, which is put together from other blocks.
     since, until = until - timedelta(minutes=157), until - timedelta(minutes=41)
     assert np.array_equal(
