@@ -67,6 +67,8 @@ class Controller:
                 log.exception("schedules failed; trying again")
 
     def _follow(self) -> None:
+        """Count what was logged, as deployments are declared now."""
+        self.follower.configure(self._declared[1])
         self.follower.turn(now())
 
     def _monitor(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+import sqlalchemy as sa
 from prediction_rows import FLOWERS, project_in, rows
 from profiled_version import add_profiled, profile_for
 
@@ -495,3 +496,65 @@ def test_segments_in_a_folder_elsewhere_are_followed(
     Follower(elsewhere, ledger).turn(datetime.now(UTC))
     assert LiveNumbers(ledger, elsewhere).totals() == {(NAME, 1): 64}
     log.close()
+
+
+def test_a_ledger_that_takes_nothing_for_a_while_costs_nothing(
+    project: Project, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a full disk: it is logged, tried again later, and no row is lost or doubled."""
+    log = PredictionLog(project, NAME, "iris", FLOWERS)
+    log.append(rows(project, 10))
+    follower = Follower(project, ledger)
+
+    def full(*_: object) -> None:
+        raise sa.exc.OperationalError("insert", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Kept, "commit", full)
+        assert follower.turn(datetime.now(UTC)) == 0
+        assert follower.turn(datetime.now(UTC)) == 0
+    assert caplog.text.count("database or disk is full") >= 1
+    assert caplog.text.count("could not be counted") == 1
+    assert follower.turn(datetime.now(UTC)) == 0
+    monkeypatch.setattr(following.time, "monotonic", lambda later=time.monotonic: later() + 60)
+    assert follower.turn(datetime.now(UTC)) == 10
+    assert LiveNumbers(ledger, project).totals() == {(NAME, 1): 10}
+    log.close()
+
+
+def test_a_clock_that_moves_back_and_a_configuration_that_changes(project: Project, ledger: Ledger) -> None:
+    """Rows go on being counted, each in its own minute, and by what is declared now."""
+    log = PredictionLog(project, NAME, "iris", FLOWERS)
+    now = datetime.now(UTC)
+    follower = Follower(project, ledger)
+    log.append(rows(project, 3))
+    assert follower.turn(now + timedelta(days=30)) == 3
+    log.append(rows(project, 2))
+    assert follower.turn(now) == 2
+    assert Kept(ledger).totals(HOUR_S) == {(NAME, 1): 5}
+    # What came while the clock was a month ahead was too old for a minute, and has its hour.
+    assert Kept(ledger).totals(MINUTE_S) == {(NAME, 1): 2}
+    path = project.root / "loopwright.toml"
+    path.write_text(path.read_text() + '[deployment.quiet.log]\ndrop = ["petal"]\n')
+    follower.configure(Project(project.root))
+    log.append(rows(project, 4))
+    assert follower.turn(now) == 4
+    span = (now - timedelta(hours=1), now + timedelta(hours=1))
+    block = LiveNumbers(ledger, project).block(NAME, 1, *span)
+    petal, sepal = block.column("petal"), block.column("sepal")
+    assert petal is not None
+    assert sepal is not None
+    assert (petal.rows, sepal.rows) == (5, 9)
+    log.close()
+
+
+def test_a_model_that_took_the_name_of_another_starts_anew(
+    project: Project, ledger: Ledger, follow: Callable[..., int]
+) -> None:
+    """Rows of the deployment's earlier model have other versions under the same numbers, and are not mixed in."""
+    for model, n in (("tulip", 30), ("iris", 20)):
+        log = PredictionLog(project, NAME, model, FLOWERS)
+        log.append(rows(project, n))
+        log.close()
+    assert follow() == 20
+    assert LiveNumbers(ledger, project).totals() == {(NAME, 1): 20}
