@@ -14,19 +14,26 @@ import numpy as np
 import pytest
 from postgres import postgresql
 from prediction_rows import FLOWERS, project_in, rows
-from prediction_writer import SIGNATURE
 from profiled_version import add_profiled, profile_for
 
 from loopwright.config import Project
 from loopwright.ledger import Ledger
 from loopwright.monitor.blocks import Plan
-from loopwright.monitor.live import Follower, LiveNumbers
+from loopwright.monitor.live import Follower, LiveNumbers, rebuild
 from loopwright.predictions import PredictionLog, PredictionStore, files, maintain
+from loopwright.records import Column, Signature, Task
 
 pytestmark = pytest.mark.integration
 
 HERE = Path(__file__).parent
 KILLS = 20
+#: What `prediction_writer.py` writes.
+SIGNATURE = Signature(
+    tuple(Column(f"pixel_{number}", "double") for number in range(16)),
+    Task.classification,
+    "digit",
+    tuple(range(10)),
+)
 
 
 def _catch_up(project: Project, ledger: Ledger) -> None:
@@ -156,8 +163,6 @@ def test_every_ledger_and_store_gives_the_same_numbers(
     assert maintain(project, ledger, few=2, grace_s=0).made == 1
     _catch_up(project, ledger)
     assert numbers.totals() == {("quiet", 1): 247}
-    from loopwright.monitor.live import rebuild
-
     assert rebuild(project, ledger, "quiet") == 240
     assert numbers.totals() == {}
     _catch_up(project, ledger)

@@ -516,7 +516,7 @@ def test_a_ledger_that_takes_nothing_for_a_while_costs_nothing(
     assert caplog.text.count("database or disk is full") >= 1
     assert caplog.text.count("could not be counted") == 1
     assert follower.turn(datetime.now(UTC)) == 0
-    monkeypatch.setattr(following.time, "monotonic", lambda later=time.monotonic: later() + 60)
+    monkeypatch.setattr("time.monotonic", lambda later=time.monotonic: later() + 60)
     assert follower.turn(datetime.now(UTC)) == 10
     assert LiveNumbers(ledger, project).totals() == {(NAME, 1): 10}
     log.close()

@@ -54,7 +54,7 @@ class Follower:
         self._logs: dict[str, _Followed] = {}
         self._first = 0
         self._looked = float("-inf")
-        #: Whether rows are left that the last turn had no time for. Files must neither be merged nor deleted meanwhile.
+        #: Whether rows are left that the last turn had no time for.
         self.behind = True
 
     def configure(self, project: Project) -> None:
