@@ -14,8 +14,9 @@ from prediction_rows import FLOWERS, project_in, rows
 from profiled_version import add_profiled, profile_for
 
 from loopwright.config import Project
-from loopwright.errors import InvalidInput, NotFound
+from loopwright.errors import InvalidInput, NotFound, Unavailable
 from loopwright.ledger import Ledger
+from loopwright.ledger.schema import positions
 from loopwright.monitor.blocks import Block, Plan
 from loopwright.monitor.data import LoggedWindow
 from loopwright.monitor.live import Follower, LiveNumbers, progress, rebuild, roll_up
@@ -23,6 +24,7 @@ from loopwright.monitor.live import follower as following
 from loopwright.monitor.live.kept import Kept
 from loopwright.monitor.live.spans import DAY_S, HOUR_S, MINUTE_S
 from loopwright.predictions import PredictionLog, Predictions, PredictionStore, files, seal_orphans
+from loopwright.predictions.shelves import NamedShelf
 from loopwright.predictions.upkeep import maintain
 from loopwright.records import Window
 
@@ -558,3 +560,52 @@ def test_a_model_that_took_the_name_of_another_starts_anew(
         log.close()
     assert follow() == 20
     assert LiveNumbers(ledger, project).totals() == {(NAME, 1): 20}
+
+
+def test_a_store_that_does_not_answer_keeps_no_tail_from_being_counted(
+    project: Project, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Segments wait until it is back; what is written now is counted now."""
+    log = PredictionLog(project, NAME, "iris", FLOWERS, seal_rows=10)
+    log.append(rows(project, 10))
+    log.maintain()
+    log.append(rows(project, 3))
+    follower = Follower(project, ledger)
+
+    def absent(*_: object) -> None:
+        raise Unavailable("The store s3://elsewhere does not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NamedShelf, "fetch", absent)
+        assert follower.turn(datetime.now(UTC)) == 3
+        assert follower.turn(datetime.now(UTC)) == 0
+    assert follower.behind
+    assert caplog.text.count("does not answer") == 1
+    monkeypatch.setattr("time.monotonic", lambda later=time.monotonic: later() + 60)
+    assert follower.turn(datetime.now(UTC)) == 10
+    assert not follower.behind
+    assert LiveNumbers(ledger, project).totals() == {(NAME, 1): 13}
+    log.close()
+
+
+def test_positions_of_files_that_are_long_gone_are_forgotten(
+    project: Project, ledger: Ledger, follow: Callable[..., int]
+) -> None:
+    """Those that went a moment ago are kept, should they turn up again; the numbers stay."""
+    log = PredictionLog(project, NAME, "iris", FLOWERS, seal_rows=10)
+    for _ in range(3):
+        log.append(rows(project, 10))
+        log.maintain()
+    follow()
+    first, second, _ = files.of_deployment(project, NAME).segments()
+    for segment in (first, second):
+        segment.path.unlink()
+    with ledger.writing() as connection:
+        old = datetime.now(UTC) - timedelta(days=8)
+        connection.execute(sa.update(positions).where(positions.c.stem == first.stem).values(changed=old))
+    assert follow(new=True) == 0
+    known = Kept(ledger).known(NAME).rows
+    assert first.stem not in known
+    assert known[second.stem] == 10
+    assert LiveNumbers(ledger, project).totals() == {(NAME, 1): 30}
+    log.close()
