@@ -62,7 +62,7 @@ def test_rows_with_several_outputs_are_not_judged() -> None:
     """A label beside a list of predictions judges nothing; such rows are left out and nothing fails."""
     import pyarrow as pa
 
-    from loopwright.monitor.base import column, labelled_rows
+    from loopwright.monitor.tables import column, labelled_rows
 
     table = pa.table(
         {"prediction": [[1.0, 2.0], [3.0, 4.0]], "actual": [1.5, None], "version": [1, 1], "x": ["a", None]}
