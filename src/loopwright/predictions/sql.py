@@ -6,39 +6,40 @@ network, extensions and changes of its settings are shut off before a caller's S
 
 from __future__ import annotations
 
-import contextlib
 import re
 import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
 
-from loopwright.errors import Damaged, InvalidInput, listing
-from loopwright.predictions import columns, label_join
-from loopwright.predictions.files import LogFolder, Segment
+from loopwright.errors import InvalidInput, listing
+from loopwright.predictions import label_join
+from loopwright.predictions.files import Segment
 from loopwright.predictions.labels import ENTITY_LABELS, LABELS
 from loopwright.predictions.schema import BASE
-from loopwright.predictions.tail import read_batches
+from loopwright.predictions.snapshots import Snapshot, Unreadable
 
 __all__ = [
     "LABEL_SLACK_US",
     "EntityLabels",
     "Selection",
-    "Snapshot",
     "View",
     "asks_shadows",
-    "read_snapshot",
     "text",
 ]
 
 #: Labels cannot arrive before their prediction; this much is allowed for clocks that disagree.
 LABEL_SLACK_US = 24 * 3600 * 1_000_000
 _LAST = ("prediction", "probability")
+#: What DuckDB says of a file can name it, and a path is long.
+_LONG = 1000
+_FILES = re.compile("parquet|decompress|corrupt|magic bytes|thrift|zstd", re.IGNORECASE)
 _SHADOWS = re.compile(r"\bshadows\b", re.IGNORECASE)
 
 
@@ -95,24 +96,6 @@ class Selection:
         return " and ".join(parts)
 
 
-@dataclass(slots=True)
-class Snapshot:
-    """The rows of one or more logs at one moment: sealed segments, and tables read from open tails."""
-
-    segments: list[Segment] = field(default_factory=list)
-    tables: list[Any] = field(default_factory=list)
-
-    def bounds(self) -> tuple[int | None, int | None]:
-        """Return the span [since, until) of microseconds that all rows lie in; None where that is not known."""
-        found = [(segment.first_us, segment.last_us) for segment in self.segments]
-        for table in self.tables:
-            times = [columns.values_of(chunk, "int64") for chunk in table.column("at").chunks if len(chunk)]
-            found += [(int(part.min()), int(part.max())) for part in times]
-        if not found:
-            return None, None
-        return min(first for first, _ in found), max(last for _, last in found) + 1
-
-
 @dataclass(frozen=True, slots=True)
 class EntityLabels:
     """Labels that name an entity and a moment, and where to look for their predictions.
@@ -122,45 +105,6 @@ class EntityLabels:
 
     labels: Snapshot
     rows: Callable[[int | None, int | None], Snapshot]
-
-
-def read_snapshot(
-    folders: list[LogFolder], since_us: int | None = None, until_us: int | None = None
-) -> Snapshot:
-    """Return what is in some logs now: every row that was acknowledged before the call, each once.
-
-    The order matters while writers seal: tails are read first and segments listed afterwards, so a tail that vanished
-    in between is found as a segment, and one that was read is left out when its segment is there by now. Segments
-    outside [since, until) are left out; one is kept for its columns when nothing else is left.
-    """
-    snapshot = Snapshot()
-    outside: Segment | None = None
-    for folder in folders:
-        tails: dict[str, list[Any]] = {}
-        for path in folder.tails():
-            try:
-                tails[path.stem] = list(read_batches(path))
-            except FileNotFoundError:
-                continue
-        segments = folder.segments()
-        sealed = {segment.stem for segment in segments}
-        batches = [batch for stem, found in tails.items() if stem not in sealed for batch in found]
-        snapshot.tables += _tables(batches)
-        within = [segment for segment in segments if segment.overlaps(since_us, until_us)]
-        snapshot.segments += within
-        if segments and not within:
-            outside = segments[-1]
-    if outside and not snapshot.segments and not snapshot.tables:
-        snapshot.segments = [outside]
-    return snapshot
-
-
-def _tables(batches: list[Any]) -> list[Any]:
-    """Put batches of the same schema together."""
-    found: dict[str, list[Any]] = {}
-    for batch in batches:
-        found.setdefault(batch.schema.to_string(), []).append(batch)
-    return [pa.Table.from_batches(same) for same in found.values()]
 
 
 def _reads(segments: list[Segment]) -> list[str]:
@@ -201,6 +145,7 @@ class View:
 
         self._duckdb = duckdb
         self._predictions = predictions
+        self._read = [one for one in (predictions, labels, shadows) if one is not None]
         settings = {
             "threads": 2,
             "memory_limit": "512MB",
@@ -216,7 +161,7 @@ class View:
             self._build(predictions, labels, empty, selection, shadows, by_entity)
         except duckdb.Error as error:
             self._connection.close()
-            raise _damaged(error) from error
+            raise self._unreadable(error) from error
 
     def _build(
         self,
@@ -231,8 +176,8 @@ class View:
         self._execute("SET parquet_metadata_cache = true")
         whose = self._rows_of_entities(by_entity, selection) if by_entity is not None else None
         given = by_entity.labels if by_entity is not None else None
-        read = [one for one in (predictions, labels, shadows, given, whose) if one is not None]
-        paths = {str(segment.path): None for one in read for segment in one.segments}
+        self._read += [one for one in (given, whose) if one is not None]
+        paths = {str(segment.path): None for one in self._read for segment in one.segments}
         if paths:
             self._execute(f"SET allowed_paths = [{', '.join(text(path) for path in paths)}]")
         self._execute("SET enable_external_access = false")
@@ -324,7 +269,28 @@ class View:
         try:
             return self._connection.sql(query).to_arrow_table()
         except self._duckdb.Error as error:
-            raise _damaged(error) from error
+            raise self._unreadable(error) from error
+
+    def batches(self, query: str, rows: int = 131_072) -> Iterator[Any]:
+        """Yield the result of one of our own queries as record batches of at most so many rows, one even without rows."""
+        try:
+            reader = self._connection.sql(query).to_arrow_reader(rows)
+            empty = True
+            for batch in reader:
+                empty = False
+                yield batch
+            if empty:
+                arrays = [pa.nulls(0, field.type) for field in reader.schema]
+                yield pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
+        except (self._duckdb.Error, OSError) as error:
+            raise self._unreadable(error) from error
+
+    def relation(self) -> Any:
+        """Return the predictions as a relation, which keeps the connection open as long as it lives."""
+        return self._connection.sql("select * from predictions")
+
+    def _unreadable(self, error: Exception) -> Unreadable:
+        return Unreadable(_short(str(error), _LONG), self._read)
 
     def locate(self, prediction_id: str) -> Snapshot | None:
         """Return the one tail or segment that holds a prediction, which has its model's own columns; None if none."""
@@ -337,29 +303,17 @@ class View:
             if found.num_rows:
                 path = found.column(0)[0].as_py()
                 return Snapshot(
-                    [segment for segment in self._predictions.segments if str(segment.path) == path]
+                    [segment for segment in self._predictions.segments if str(segment.path) == path],
+                    homes=self._predictions.homes,
                 )
         return None
-
-    def batches(self, query: str, rows: int = 131_072) -> Iterator[Any]:
-        """Yield the result of one of our own queries as record batches, so that it need not fit into memory.
-
-        Raises
-        ------
-        Damaged
-            A segment cannot be read.
-        """
-        try:
-            yield from self._connection.sql(query).to_arrow_reader(rows)
-        except (self._duckdb.Error, pa.ArrowException) as error:
-            raise _damaged(error) from error
 
     def register(self, name: str, table: Any) -> None:
         """Make an Arrow table known to `table` under a name."""
         self._connection.register(name, table)
 
-    def ask(self, query: str, timeout_s: float | None = None) -> Any:
-        """Return the result of a caller's query as an Arrow table.
+    def ask(self, query: str, timeout_s: float | None = None, *, limit_rows: int | None = None) -> Any:
+        """Return the result of a caller's query as an Arrow table, at most `limit_rows` of it.
 
         Parameters
         ----------
@@ -369,29 +323,33 @@ class View:
         Raises
         ------
         InvalidInput
-            It is not one SELECT, DuckDB refuses it, or it took longer.
+            It is not one SELECT, or DuckDB refuses it, or it took longer than `timeout_s` seconds.
         """
         query = _quote_at(query)
         try:
-            with self._interrupted(timeout_s):
-                self._check(query)
-                return self._run(query)
+            self._check(query)
+            with self._limited(timeout_s):
+                return self._run(query, limit_rows)
         except self._duckdb.InterruptException as error:
             raise InvalidInput(
                 f"The query was stopped: it took longer than {timeout_s:g} s.",
-                valid="Select a shorter span or fewer rows.",
+                valid="Ask for a shorter span of time, for fewer columns, or for aggregates instead of rows.",
                 query=query,
+                timeout_s=timeout_s,
             ) from error
         except self._duckdb.Error as error:
-            raise InvalidInput(
+            wrong = InvalidInput(
                 f"The query does not work: {_short(str(error))}",
                 valid=f"Columns of predictions: {listing(self.columns(), most=40)}.",
                 query=query,
-            ) from error
+            )
+            if self._of_files(error):
+                raise Unreadable(_short(str(error), _LONG), self._read, wrong) from error
+            raise wrong from error
 
-    @contextlib.contextmanager
-    def _interrupted(self, timeout_s: float | None) -> Iterator[None]:
-        """Interrupt what the connection does when it takes too long."""
+    @contextmanager
+    def _limited(self, timeout_s: float | None) -> Iterator[None]:
+        """Interrupt the connection's query when it takes longer."""
         if timeout_s is None:
             yield
             return
@@ -404,6 +362,14 @@ class View:
             timer.cancel()
             timer.join()
 
+    def _of_files(self, error: Exception) -> bool:
+        """Whether what DuckDB says may be about a file and not about the query."""
+        theirs = (self._duckdb.BinderException, self._duckdb.CatalogException, self._duckdb.ParserException)
+        if isinstance(error, theirs):
+            return False
+        plain = type(error) is self._duckdb.Error
+        return plain or isinstance(error, self._duckdb.IOException) or _FILES.search(str(error)) is not None
+
     def _check(self, query: str) -> None:
         kinds = [statement.type.name for statement in self._connection.extract_statements(query)]
         if kinds != ["SELECT"]:
@@ -413,26 +379,23 @@ class View:
                 query=query,
             )
 
-    def _run(self, query: str) -> Any:
+    def _run(self, query: str, limit_rows: int | None) -> Any:
         try:
-            return self._connection.sql(query).to_arrow_table()
+            return self._result(query, limit_rows)
         except self._duckdb.BinderException as error:
             if "avg(BOOLEAN)" not in str(error):
                 raise
         # avg(actual = prediction) is how people write an accuracy, and DuckDB has no average of booleans. Not defined
         # from the start, because a macro takes no DISTINCT and no FILTER.
         self._execute("create macro avg(x boolean) as mean(x::int), (x) as mean(x)")
-        return self._connection.sql(query).to_arrow_table()
+        return self._result(query, limit_rows)
+
+    def _result(self, query: str, limit_rows: int | None) -> Any:
+        relation = self._connection.sql(query)
+        return (relation if limit_rows is None else relation.limit(limit_rows)).to_arrow_table()
 
 
-def _damaged(error: Exception) -> Damaged:
-    return Damaged(
-        f"The prediction log cannot be read: {_short(str(error))}",
-        hint="restore the file the message names, or move it away",
-    )
-
-
-def _short(words: str) -> str:
-    """Return at most 300 characters on one line."""
+def _short(words: str, most: int = 300) -> str:
+    """Return at most so many characters on one line."""
     line = re.sub(r"\s+", " ", words).strip()
-    return line if len(line) <= 300 else line[:299] + "…"
+    return line if len(line) <= most else line[: most - 1] + "…"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,19 +15,19 @@ from loopwright.errors import InvalidInput, NotFound, listing
 from loopwright.ledger import Ledger
 from loopwright.predictions import columns as arrays
 from loopwright.predictions import files, label_history
+from loopwright.predictions.extents import Extent, extent_of
 from loopwright.predictions.files import LogFolder
 from loopwright.predictions.ids import HOLDOUT_DIGITS, Ids
 from loopwright.predictions.label_history import GivenLabel, LabelSummary
-from loopwright.predictions.labels import by_entity
+from loopwright.predictions.retention import what_became
 from loopwright.predictions.schema import INPUT, Layout, table_schema
+from loopwright.predictions.snapshots import Snapshot, read_snapshot, steady
 from loopwright.predictions.sql import (
     LABEL_SLACK_US,
     EntityLabels,
     Selection,
-    Snapshot,
     View,
     asks_shadows,
-    read_snapshot,
     text,
 )
 from loopwright.records import ModelVersion, Prediction
@@ -59,6 +59,7 @@ class PredictionStore:
         """The project's folder."""
         return self._project.root
 
+    @steady
     def query(
         self,
         sql: str,
@@ -67,6 +68,7 @@ class PredictionStore:
         model: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        limit_rows: int | None = None,
         timeout_s: float | None = None,
     ) -> Any:
         """Return the result of one SELECT in DuckDB's SQL as a `pyarrow.Table`.
@@ -81,13 +83,15 @@ class PredictionStore:
             Only their predictions.
         since, until
             Only predictions made at or after `since` and before `until`; segments outside are not opened.
+        limit_rows
+            At most so many rows of the result are computed and returned, >= 1.
         timeout_s
-            After so many seconds the query is stopped; > 0. None waits.
+            After so many seconds the query is stopped, > 0.
 
         Raises
         ------
         InvalidInput
-            The text is not one SELECT or does not work; the message names the columns there are. Or it took too long.
+            The text is not one SELECT or does not work, and the message names the columns there are; or it took too long.
         NotFound
             There is no such deployment.
 
@@ -102,7 +106,7 @@ class PredictionStore:
             store.query("select avg(p.prediction = s.prediction) from predictions p join shadows s using (prediction_id)")
         """
         with self._view(deployment, model, since, until, beside=asks_shadows(sql)) as view:
-            return view.ask(sql, timeout_s)
+            return view.ask(sql, timeout_s, limit_rows=limit_rows)
 
     def view(
         self,
@@ -118,6 +122,7 @@ class PredictionStore:
         """
         return self._view(deployment, None, since, until, labels=labels)
 
+    @steady
     def table(
         self,
         *,
@@ -176,6 +181,41 @@ class PredictionStore:
                 f'select {", ".join(_quoted(name) for name in wanted)} from ({rows}) order by "at", prediction_id'
             )
 
+    @steady
+    def columns(self, *, shadows: bool = False, **which: Any) -> dict[str, str]:
+        """Return the columns of predictions with their DuckDB types; parameters as for `table`."""
+        with self._view(**_selected(which), shadows=shadows, labels=False) as view:
+            return view.columns()
+
+    def batches(
+        self, *, columns: Sequence[str] | None = None, shadows: bool = False, rows: int = 65_536, **which: Any
+    ) -> Iterator[Any]:
+        """Yield predictions as Arrow record batches of at most `rows` rows, oldest first, the first of them maybe empty.
+
+        Parameters as for `table`. Memory stays the same however many there are.
+
+        Raises
+        ------
+        Unreadable
+            Segments were replaced meanwhile; start again.
+        """
+        with self._view(**_selected(which), shadows=shadows) as view:
+            names = list(view.columns())
+            wanted = ", ".join(_quoted(name) for name in (_known(columns, names) if columns else names))
+            yield from view.batches(f'select {wanted} from predictions order by "at", prediction_id', rows)
+
+    def relation(self, *, shadows: bool = False, **which: Any) -> Any:
+        """Return predictions as a DuckDB relation on a connection of its own, which can read nothing else.
+
+        Parameters as for `table`. Its rows are those of the moment of the call.
+        """
+        return self._view(**_selected(which), shadows=shadows).relation()
+
+    def known(self, deployment: str) -> None:
+        """Raise `NotFound` where there is no such deployment."""
+        self._folders(deployment)
+
+    @steady
     def find(self, prediction_id: str) -> Prediction:
         """Return one prediction with its inputs and its label.
 
@@ -188,12 +228,14 @@ class PredictionStore:
         if found is None:
             raise NotFound(
                 f"There is no prediction {prediction_id[:64]!r} in the log.",
+                valid=what_became(self._project, prediction_id),
                 hint="loopwright prediction list",
                 prediction_id=prediction_id[:64],
             )
         with self._one(found, prediction_id) as view:
             return _prediction(arrays.rows_of(view.table("select * from predictions limit 1"))[0])
 
+    @steady
     def count(
         self,
         *,
@@ -215,6 +257,17 @@ class PredictionStore:
             what = "count(actual)" if labelled else "count(*)"
             return int(view.table(f"select {what} from predictions").column(0)[0].as_py())
 
+    def extent(self, deployment: str | None = None, *, shadows: bool = False) -> Extent:
+        """Return how many predictions there are, from when to when, in how many files; no segment is opened for it.
+
+        Raises
+        ------
+        NotFound
+            There is no such deployment.
+        """
+        return extent_of(self._folders(deployment, shadows))
+
+    @steady
     def logged(self, prediction_ids: Sequence[str], *, deployment: str | None = None) -> set[str]:
         """Return which of these ids are in the log already, for a caller that repeats work after a crash.
 
@@ -231,6 +284,7 @@ class PredictionStore:
             )
             return set(found.column(0).to_pylist())
 
+    @steady
     def labels_of(self, prediction_id: str) -> list[GivenLabel]:
         """Return every label of one prediction in the order they were received: the last one counts.
 
@@ -240,6 +294,7 @@ class PredictionStore:
         with self._one(found or Snapshot(), prediction_id) as view:
             return label_history.history(view, prediction_id)
 
+    @steady
     def label_summary(
         self,
         deployment: str | None = None,
@@ -287,21 +342,7 @@ class PredictionStore:
             """)
         return int(count.column(0)[0].as_py())
 
-    def span(
-        self, deployment: str, *, since: datetime, until: datetime
-    ) -> tuple[datetime, datetime] | tuple[None, None]:
-        """Return when the first and the last prediction of [since, until) were made; None and None without any.
-
-        Raises
-        ------
-        NotFound
-            There is no such deployment.
-        """
-        with self._view(deployment, None, since, until, labels=False) as view:
-            found = view.table('select epoch_us(min("at")) as a, epoch_us(max("at")) as b from predictions')
-        first, last = (column[0].as_py() for column in found.columns)
-        return (None, None) if first is None else (_moment(first), _moment(last))
-
+    @steady
     def label_delays(self, deployment: str, *, since: datetime, until: datetime, every: timedelta) -> Any:
         """Count predictions by when they were made and how long their first label took, as a `pyarrow.Table`.
 
@@ -321,6 +362,7 @@ class PredictionStore:
         with self._view(deployment, None, since, until) as view:
             return label_history.delays(view, first, last, every // timedelta(microseconds=1))
 
+    @steady
     def rates(
         self,
         *,
@@ -367,7 +409,7 @@ class PredictionStore:
         given = Snapshot()
         if labels:
             earliest = since_us - LABEL_SLACK_US if since_us is not None else None
-            given = read_snapshot([LogFolder(self._project.labels)], earliest)
+            given = read_snapshot([files.labels(self._project)], earliest)
         bare = any(not (one.segments or one.tables) for one in (found, apart) if one is not None)
         empty = self._declared(deployment, model) if bare else None
         named = self._by_entity(deployment, since_us) if labels else None
@@ -375,7 +417,7 @@ class PredictionStore:
 
     def _one(self, found: Snapshot, prediction_id: str) -> View:
         """Open the log for one prediction, whose tail or segment has been found, and its labels."""
-        labels = read_snapshot([LogFolder(self._project.labels)])
+        labels = read_snapshot([files.labels(self._project)])
         since_us, until_us = found.bounds()
         named = self._by_entity(None, since_us)
         # Whose an entity's label is depends on what was predicted for it after this file as well.
@@ -385,7 +427,7 @@ class PredictionStore:
     def _by_entity(self, deployment: str | None, since_us: int | None) -> EntityLabels | None:
         """Return the labels that name an entity, and where their predictions lie; None where there are none."""
         earliest = since_us - LABEL_SLACK_US if since_us is not None else None
-        given = read_snapshot([LogFolder(by_entity(self._project))], earliest)
+        given = read_snapshot([files.labels(self._project, by_entity=True)], earliest)
         if not given.tables and not given.segments:
             return None
         folders = self._folders(deployment)
@@ -442,8 +484,9 @@ def _micros(moment: datetime | None, name: str) -> int | None:
     return round(moment.timestamp() * 1e6)
 
 
-def _moment(us: int) -> datetime:
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=us)
+def _selected(which: dict[str, Any]) -> dict[str, Any]:
+    """Return which predictions are meant, as `_view` takes it."""
+    return {name: which.get(name) for name in ("deployment", "model", "since", "until")}
 
 
 def _quoted(name: str) -> str:

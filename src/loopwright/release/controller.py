@@ -13,9 +13,11 @@ import time
 
 from loopwright import monitor, parts
 from loopwright.config import FILE, Project
+from loopwright.deploy.labels import LabelSources
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
-from loopwright.predictions import PredictionStore, seal_orphans
+from loopwright.monitor import alerting
+from loopwright.predictions import PredictionStore, maintain
 from loopwright.records import Release, now
 from loopwright.release import triggers
 from loopwright.release.following import Following
@@ -24,8 +26,8 @@ from loopwright.release.stages import Stages
 __all__ = ["Controller", "main"]
 
 log = logging.getLogger(__name__)
-#: Seconds between two turns, and between two looks for tails that dead writers left behind.
-TURN_S, ORPHANS_S = 0.5, 60.0
+#: Seconds between two turns, and between two upkeeps of the prediction log.
+TURN_S, UPKEEP_S = 0.5, 60.0
 #: Seconds between two looks whether the schedules do what they declare.
 SCHEDULES_S = 5.0
 
@@ -38,9 +40,10 @@ class Controller:
         self.ledger = Ledger.open(project, actor="controller")
         self.store = PredictionStore(project)
         self.stages = Stages(project, self.ledger, self.store)
-        self._sealed = 0.0
+        self._kept = 0.0
         self._scheduled = 0.0
         self._declared = (0, project)
+        self.sender = alerting.Sender(lambda: self._declared[1], self.ledger)
 
     def turn(self) -> None:
         """Do what is due; one thing that fails does not keep the others from their turn."""
@@ -48,6 +51,7 @@ class Controller:
             ("monitors", self._monitor),
             ("triggers", self._trigger),
             ("releases", self._advance),
+            ("messages", self._tell),
         ):
             try:
                 work()
@@ -59,12 +63,12 @@ class Controller:
                 self._watch()
             except Exception:
                 log.exception("schedules failed; trying again")
-        if time.monotonic() - self._sealed > ORPHANS_S:
-            self._sealed = time.monotonic()
+        if time.monotonic() - self._kept > UPKEEP_S:
+            self._kept = time.monotonic()
             try:
-                seal_orphans(self.project)
+                maintain(self.project, self.ledger)
             except Exception:
-                log.exception("sealing failed; trying again")
+                log.exception("the upkeep of the prediction log failed; trying again")
 
     def _monitor(self) -> None:
         for alert in monitor.tick(self.project, self.ledger, self.store, now()):
@@ -80,6 +84,10 @@ class Controller:
             self._declared = (changed, project)
         for alert in monitor.tick_schedules(self._declared[1], self.ledger, now()):
             log.info("alert: %s", alert.message)
+
+    def _tell(self) -> None:
+        """Write down whom to tell of what; `sender` sends it, as the addresses are now."""
+        alerting.tick(self._declared[1], self.ledger, now())
 
     def _trigger(self) -> None:
         triggers.look(self.project, self.ledger, self.store)
@@ -108,11 +116,16 @@ def main() -> None:
     controller = Controller(project)
     following = threading.Thread(target=Following(project, controller.ledger, ended).run, name="following")
     following.start()
+    controller.sender.start()
+    labels = threading.Thread(target=LabelSources(project, controller.ledger, ended).run, name="labels")
+    labels.start()
     while not ended.is_set():
         controller.turn()
         parts.beat(project, "controller")
         ended.wait(TURN_S)
+    controller.sender.stop()
     following.join()
+    labels.join()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from loopwright.config import Project
 from loopwright.errors import InvalidInput, NotFound
 from loopwright.ledger import Ledger
 from loopwright.predictions import LabelLog, PredictionLog, Predictions, PredictionStore, files, seal_orphans
+from loopwright.predictions.catalogue import Catalogue
 from loopwright.records import Label
 
 
@@ -112,8 +113,8 @@ def test_without_a_shadow_the_view_is_empty_and_typed(project: Project) -> None:
     write(project, rows(project, 3))
     assert store.query(query).to_pylist() == [{"a": None, "n": 0}]
     assert store.query(query, deployment="quiet").to_pylist() == [{"a": None, "n": 0}]
-    last = ["prediction", "probability", "actual", "labelled_at"]
-    assert store.table(shadows=True).schema.names[-4:] == last
+    last = ["prediction", "probability", "actual", "labelled_at", "actual_at"]
+    assert store.table(shadows=True).schema.names[-5:] == last
     with pytest.raises(InvalidInput, match="Views: predictions, shadows, labels"):
         store.query("create table t as select * from shadows")
     with pytest.raises(NotFound):
@@ -175,5 +176,5 @@ def test_what_a_killed_process_leaves_is_sealed(project: Project) -> None:
     assert [segment.rows for segment in folder.segments()] == [7]
     assert (store.count(shadows=True), store.count()) == (7, 0)
     ledger = Ledger.open(project)
-    assert ledger.states("segment")[0].key.startswith("shadows/deployment=api/")
+    assert [entry.rows for entry in Catalogue(ledger).entries("shadows/deployment=api")] == [7]
     ledger.close()
