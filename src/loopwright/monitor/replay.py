@@ -237,7 +237,9 @@ class _Writer:
 def _deploy(
     ledger: Ledger, model: str, version: int, signature: Signature, start: datetime, length: timedelta
 ) -> None:
-    ledger.put("model_version", f"{model}/{version}", ModelVersion(model, version, "", "", signature=signature))
+    ledger.put(
+        "model_version", f"{model}/{version}", ModelVersion(model, version, "", "", signature=signature)
+    )
     served = Deployment(
         DEPLOYMENT, model, Mode.online, (Variant("champion", version),), salt="replay", changed=start
     )
@@ -271,7 +273,9 @@ def _folder(
     monitor = _plain(declared.monitor[model]) if model in declared.monitor else {}
     performance = monitor.get("performance", {})
     least = declared.monitor[model].performance.label_delay if model in declared.monitor else timedelta(0)
-    monitor["performance"] = performance | {"label_delay": _span(max(label_delay, least, timedelta(seconds=0.001)))}
+    monitor["performance"] = performance | {
+        "label_delay": _span(max(label_delay, least, timedelta(seconds=0.001)))
+    }
     monitor.pop("retrain_on", None)
     monitor |= {"window": _span(window)} if window else {}
     config = {
