@@ -464,7 +464,9 @@ class DriftConfig(_Section):
 
     An input fires when its effect is at or above `floor` (PSI, unitless), above what chance makes of it at this number of
     rows, and significant among all that were tested at a false discovery rate of `fdr`. `predictions` watches the
-    model's answers in the same way.
+    model's answers in the same way, from `prediction_floor` on: what they are compared with are answers on rows that the
+    model may have learned from, and those it fits better than all others. Times are only compared when `columns` names
+    them.
     """
 
     floor: float = Field(default=0.02, gt=0)
@@ -472,6 +474,7 @@ class DriftConfig(_Section):
     columns: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     predictions: bool = True
+    prediction_floor: float = Field(default=0.1, gt=0)
     min_rows: int = Field(default=100, ge=20)
 
 
@@ -594,19 +597,38 @@ class StoreConfig(_Section):
     keep: Duration | None = None
 
 
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+#: One address or a list of them. One alone is taken as well: an error would print what may hold a password.
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_several)]
+
+
 class AlertsConfig(_Section):
     """`[alerts]`: who is told.
 
     `to` are Apprise addresses, such as ``"mailto://..."``, ``"slack://..."`` or ``"json://host/path"``; ``${NAME}`` in one
-    is taken from the environment, so that no secret is in the file. `checks`, where given, are all that is told of. An
-    alert that is neither acknowledged nor resolved after `escalate_after` is told to `escalate_to`, once.
+    is taken from the environment, so that no secret is in the file. `checks`, where given, are all that is told of, and
+    `severity` is the least that is. An alert that is neither acknowledged nor resolved after `escalate_after` is told to
+    `escalate_to`, once.
     """
 
-    to: tuple[str, ...] = ()
+    to: Addresses = ()
     checks: tuple[str, ...] = ()
+    severity: Literal["info", "warning", "critical"] = "warning"
     resolved: bool = True
     escalate_after: Duration | None = None
-    escalate_to: tuple[str, ...] = ()
+    escalate_to: Addresses = ()
+
+    @pydantic.model_validator(mode="after")
+    def _both(self) -> Self:
+        if bool(self.escalate_to) != (self.escalate_after is not None):
+            raise ValueError(
+                "escalate_after and escalate_to belong together: after how long, and to whom, such as "
+                "escalate_after = '2h', escalate_to = ['mailto://...']"
+            )
+        return self
 
 
 class RunnerConfig(_Section):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,7 +34,7 @@ __all__ = ["Cohorts", "LabelDelay", "Maturity"]
 _NEARLY = 0.99
 #: Cohorts are put together until they have about so many rows; so many followed ones are needed to know anything.
 _GROUP_ROWS = 100
-_GROUPS = 3
+_GROUPS = 5
 #: How far below the expected number chance may keep a window's labels: 95 % of windows lie above.
 _CHANCE = 1.645
 #: Labels have stopped when none came in a time in which so many were expected: chance does that once in 22,000 times.
@@ -41,6 +42,8 @@ _STOPPED = 10.0
 #: At most so many cohorts are read, and so many days back.
 _COHORTS = 300
 _LONGEST = timedelta(days=90)
+#: Of a log with more rows only the newest are read, about so many.
+_ROWS = 4_000_000
 _KEPT = timedelta(minutes=5)
 
 
@@ -225,6 +228,17 @@ class LabelDelay:
             rows=int(cohorts.rows.sum()),
         )
 
+    def shares(self) -> list[float]:
+        """Return `curve` as a list for pages; empty while it is not known."""
+        return [] if self.curve is None else [float(share) for share in self.curve]
+
+    def milestones(self, shares: Sequence[float]) -> list[tuple[float, float]]:
+        """Return the age in seconds at which each of some shares of the labels has come, with the share."""
+        if self.curve is None:
+            return []
+        places = [int(np.argmax(self.curve >= share)) for share in shares]
+        return [(float(DELAY_AGES[place]), share) for place, share in zip(places, shares, strict=True)]
+
     def maturity(self, age_s: float, labelled: int, rows: int) -> Maturity:
         """Return how far the labels of one window have come.
 
@@ -317,11 +331,18 @@ _known: dict[tuple[Path, str, timedelta, object], tuple[datetime, LabelDelay]] =
 
 
 def _read(store: PredictionStore, deployment: str, now: datetime, config: MonitorConfig) -> Cohorts:
-    """Count the predictions of the last months in at most so many cohorts."""
-    first, last = store.span(deployment, since=now - _LONGEST, until=now)
-    if first is None or last is None:
+    """Count the predictions of the last months in at most so many cohorts, so many rows of them."""
+    extent = store.extent(deployment)
+    if extent.first is None or extent.last is None or extent.first >= now:
         none = np.empty(0, np.int64)
         return Cohorts(none, none, np.empty((0, len(DELAY_AGES)), np.int64))
+    first = max(extent.first, now - _LONGEST)
+    if extent.rows > _ROWS:
+        # Enough of the newest to follow labels to their end, and no more: a busy deployment has them in hours.
+        given = config.performance
+        enough = max(60 * config.window, 12 * given.label_delay, 4 * (given.overdue or timedelta(0)))
+        span = (extent.last - extent.first) * (_ROWS / extent.rows)
+        first = max(first, min(extent.last, now) - max(enough, span))
     every = max(config.window, (now - first) / _COHORTS)
     table = store.label_delays(deployment, since=first, until=now, every=every)
     starts, places, rows = (

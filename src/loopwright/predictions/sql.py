@@ -147,6 +147,8 @@ def common_types(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
 class View:
     """A locked DuckDB connection with the views `predictions`, `labels` and, where they are given, `shadows`.
 
+    `selected_predictions` has the rows of `predictions` without their labels, whose join costs more than the rest.
+
     Parameters
     ----------
     predictions, labels, shadows
@@ -311,7 +313,7 @@ class View:
         except self._duckdb.Error as error:
             raise self._unreadable(error) from error
 
-    def batches(self, query: str, rows: int) -> Iterator[Any]:
+    def batches(self, query: str, rows: int = 131_072) -> Iterator[Any]:
         """Yield the result of one of our own queries as record batches of at most so many rows, one even without rows."""
         try:
             reader = self._connection.sql(query).to_arrow_reader(rows)
@@ -352,8 +354,13 @@ class View:
         """Make an Arrow table known to `table` under a name."""
         self._connection.register(name, table)
 
-    def ask(self, query: str, *, limit_rows: int | None = None, timeout_s: float | None = None) -> Any:
+    def ask(self, query: str, timeout_s: float | None = None, *, limit_rows: int | None = None) -> Any:
         """Return the result of a caller's query as an Arrow table, at most `limit_rows` of it.
+
+        Parameters
+        ----------
+        timeout_s
+            After so many seconds it is interrupted; > 0. None waits.
 
         Raises
         ------
@@ -367,7 +374,7 @@ class View:
                 return self._run(query, limit_rows)
         except self._duckdb.InterruptException as error:
             raise InvalidInput(
-                f"The query was stopped after {timeout_s:g} s.",
+                f"The query was stopped: it took longer than {timeout_s:g} s.",
                 valid="Ask for a shorter span of time, for fewer columns, or for aggregates instead of rows.",
                 query=query,
                 timeout_s=timeout_s,
@@ -395,6 +402,7 @@ class View:
             yield
         finally:
             timer.cancel()
+            timer.join()
 
     def _of_files(self, error: Exception) -> bool:
         """Whether what DuckDB says may be about a file and not about the query."""

@@ -153,12 +153,15 @@ class _Positions:
     def __init__(self, ledger: Ledger, deployment: str) -> None:
         self._ledger = ledger
         self._deployment = deployment
-        query = sa.select(positions.c.stem, positions.c.rows).where(positions.c.deployment == deployment)
-        with ledger.reading() as connection:
-            self._rows: dict[str, int] = {row.stem: row.rows for row in connection.execute(query)}
+        self._rows: dict[str, int] = {}
 
     def among(self, segments: Sequence[Segment]) -> list[Segment]:
-        """Return the segments that are counted; all where nobody counts."""
+        """Return the segments that are counted; all where nobody counts. Asked anew while the log's lock is held."""
+        query = sa.select(positions.c.stem, positions.c.rows).where(
+            positions.c.deployment == self._deployment
+        )
+        with self._ledger.reading() as connection:
+            self._rows = {row.stem: row.rows for row in connection.execute(query)}
         if not self._rows:
             return list(segments)
         return [one for one in segments if self._rows.get(one.stem, -1) >= one.rows]
