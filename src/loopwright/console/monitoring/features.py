@@ -1,0 +1,276 @@
+"""Inputs: all of them in the newest window, and one with its distribution, its windows and its versions."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loopwright.console.monitoring.alerts import AlertsOf, bins_of
+from loopwright.console.monitoring.drift import ratio
+from loopwright.console.monitoring.source import INPUTS, WINDOWS, Source, Span
+from loopwright.console.monitoring.views import (
+    Bin,
+    Category,
+    FeatureLine,
+    FeaturePage,
+    FeatureStory,
+    FeatureVersion,
+    Found,
+    Moved,
+)
+from loopwright.errors import LoopwrightError, NotFound
+from loopwright.monitor.results import moment
+from loopwright.registry.profile import ColumnProfile, histogram, read_profile
+
+__all__ = ["FeatureOf", "FeaturesOf"]
+
+_CHECKS = ("drift", "missing", "unseen", "out_of_range")
+#: Rows of the newest window that a distribution is counted from where no check left one.
+_ROWS = 200_000
+#: Categories in the table, and windows whose details are read for the curve of the mean.
+_CATEGORIES, _MOVED = 64, 100
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturesOf:
+    """Inputs whose name contains `search`, `limit` of them from `offset` on."""
+
+    deployment: str
+    search: str = ""
+    offset: int = 0
+    limit: int = 50
+
+    def stamp(self, source: Source) -> Hashable:
+        """Return what changes with each window."""
+        return source.stamp(self.deployment)
+
+    def answer(self, source: Source) -> FeaturePage:
+        """Read them in the newest window, those that drift most first."""
+        signature = source.signature(self.deployment)
+        types = {one.name: str(one.type) for one in signature.inputs} if signature else {}
+        start = source.newest(self.deployment, INPUTS)
+        found = source.found(self.deployment, _CHECKS, Span(start, start)) if start is not None else []
+        by_name: dict[str, dict[str, Found]] = {name: {} for name in types}
+        for one in found:
+            by_name.setdefault(one.subject, {})[one.check] = one
+        wanted = self.search.casefold()
+        lines = [
+            _feature_line(name, types.get(name, ""), seen)
+            for name, seen in by_name.items()
+            if wanted in name.casefold()
+        ]
+        lines.sort(key=lambda one: (not one.firing, -_part(one), one.name))
+        return FeaturePage(
+            deployment=self.deployment,
+            end=max((one.end for one in found), default=None),
+            total=len(lines),
+            offset=self.offset,
+            features=tuple(lines[self.offset : self.offset + self.limit]),
+        )
+
+
+def _feature_line(name: str, kind: str, seen: dict[str, Found]) -> FeatureLine:
+    drift = seen.get("drift")
+
+    def share(check: str) -> float | None:
+        return seen[check].value if check in seen else None
+
+    return FeatureLine(
+        name=name,
+        type=kind,
+        psi=drift.value if drift else None,
+        limit=drift.limit if drift else None,
+        firing=any(one.fired for one in seen.values()),
+        missing=share("missing"),
+        unseen=share("unseen"),
+        out_of_range=share("out_of_range"),
+        rows=max((one.rows for one in seen.values()), default=0),
+    )
+
+
+def _part(one: FeatureLine) -> float:
+    return one.psi / one.limit if one.psi is not None and one.limit else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureOf:
+    """One input of a deployment over its newest windows."""
+
+    deployment: str
+    feature: str
+    windows: int = WINDOWS
+
+    def stamp(self, source: Source) -> Hashable:
+        """Return what changes with each window."""
+        return source.stamp(self.deployment)
+
+    def answer(self, source: Source) -> FeatureStory:
+        """Read it.
+
+        Raises
+        ------
+        NotFound
+            The model has no such input, and no window had one.
+        """
+        name, feature = self.deployment, self.feature
+        declared = source.project.deployment(name)
+        signature, champion = source.signature(name), source.champion(name)
+        types = {one.name: str(one.type) for one in signature.inputs} if signature else {}
+        span = source.span(name, INPUTS, self.windows)
+        found = source.found(name, _CHECKS, span, subjects=[feature], segment=None) if span else []
+        if feature not in types and not found:
+            raise NotFound.among("input", feature, list(types), hint=f"loopwright monitor features {name}")
+        whole = [one for one in found if not one.segment]
+        drift = tuple(one for one in whole if one.check == "drift")
+        version = drift[-1].version if drift else champion
+        profile = profile_of(source, declared.model, version, feature)
+        detailed = source.in_full(name, "drift", feature, span, most=_MOVED) if span else []
+        bins, basis = _bins(source, name, feature, profile, detailed)
+        newest = drift[-1] if drift else None
+        detail = detailed[-1][1] if detailed else {}
+        return FeatureStory(
+            deployment=name,
+            model=declared.model,
+            name=feature,
+            type=types.get(feature, ""),
+            kind=profile.kind if profile else "",
+            version=version,
+            basis=basis,
+            what=str(detail.get("what", "")),
+            psi=newest.value if newest else None,
+            limit=newest.limit if newest else None,
+            firing=newest.fired if newest else False,
+            reference_mean=profile.mean if profile else None,
+            reference_std=profile.std if profile else None,
+            current_mean=_number(detail.get("mean")),
+            bins=bins,
+            categories=_categories(bins) if profile and profile.kind == "categorical" else (),
+            drift=drift,
+            missing=tuple(one for one in whole if one.check == "missing"),
+            unseen=tuple(one for one in whole if one.check == "unseen"),
+            out_of_range=tuple(one for one in whole if one.check == "out_of_range"),
+            moved=_moved(detailed),
+            versions=_versions(whole, detailed),
+            segments=_segments(found),
+            alerts=_alerts(source, name, feature),
+        )
+
+
+def profile_of(source: Source, model: str, version: int | None, feature: str) -> ColumnProfile | None:
+    """Return how an input was distributed in training; None where the version has no profile."""
+    if version is None:
+        return None
+    with contextlib.suppress(LoopwrightError, OSError):
+        return read_profile(source.project.scorer(model, version) / "profile.json").column(feature)
+    return None
+
+
+def _bins(
+    source: Source,
+    deployment: str,
+    feature: str,
+    profile: ColumnProfile | None,
+    detailed: Sequence[tuple[Found, dict[str, Any]]],
+) -> tuple[tuple[Bin, ...], str]:
+    """Return the distribution in the newest window against the reference, and what "now" is."""
+    if detailed and (bins := bins_of(detailed[-1][1], most=_CATEGORIES + 4)):
+        return bins, "newest window"
+    if profile is None:
+        return (), ""
+    start = source.newest(deployment, INPUTS)
+    windows = source.windows(deployment, INPUTS, at=moment(start), most=1) if start is not None else []
+    since = windows[0].start if windows else None
+    until = windows[0].end if windows else None
+    column = "input_" + feature
+    try:
+        with source.store.view(deployment=deployment, since=since, until=until, labels=False) as view:
+            if column not in view.columns():
+                return (), ""
+            quoted = '"' + column.replace('"', '""') + '"'
+            values = view.table(f"select {quoted} as v from predictions limit {_ROWS}").column(0)
+    except LoopwrightError:
+        return (), ""
+    from loopwright.predictions.columns import to_numpy
+
+    counts = histogram(profile, to_numpy(values))
+    total, trained = max(1, int(counts.sum())), max(1, profile.rows)
+    labels = _labels(profile)
+    bins = tuple(
+        Bin(label, reference / trained, int(count) / total)
+        for label, reference, count in zip(labels, profile.reference, counts, strict=True)
+    )
+    return bins, "newest window" if windows else "all that is logged"
+
+
+def _labels(profile: ColumnProfile) -> list[str]:
+    """Return what the bins of a profile are called."""
+    if profile.kind == "categorical":
+        return [*profile.categories, "other", "missing"]
+    edges = [f"{edge:.4g}" for edge in profile.edges]
+    if not edges:
+        return ["all", "missing"]
+    between = [f"{low} to {high}" for low, high in zip(edges, edges[1:], strict=False)]
+    return [f"up to {edges[0]}", *between, f"above {edges[-1]}", "missing"]
+
+
+def _categories(bins: tuple[Bin, ...]) -> tuple[Category, ...]:
+    found = [Category(one.label, one.reference, one.current, one.current - one.reference) for one in bins]
+    return tuple(sorted(found, key=lambda one: -abs(one.change)))
+
+
+def _number(value: Any) -> float | None:
+    known = isinstance(value, int | float) and math.isfinite(value)
+    return float(value) if known else None
+
+
+def _moved(detailed: Sequence[tuple[Found, dict[str, Any]]]) -> tuple[Moved, ...]:
+    """Return the means of the windows whose checks kept them."""
+    made = []
+    for one, detail in detailed:
+        mean = _number(detail.get("mean"))
+        if mean is not None:
+            made.append(Moved(one.start, mean, None, None, None, one.rows))
+    return tuple(made)
+
+
+def _versions(
+    whole: Sequence[Found], detailed: Sequence[tuple[Found, dict[str, Any]]]
+) -> tuple[FeatureVersion, ...]:
+    """Return the newest findings of each version, the newest version first."""
+    newest: dict[int, dict[str, Found]] = {}
+    for one in whole:
+        newest.setdefault(one.version, {})[one.check] = one
+    means = {one.version: detail for one, detail in detailed}
+
+    def share(seen: dict[str, Found], check: str) -> float | None:
+        return seen[check].value if check in seen else None
+
+    return tuple(
+        FeatureVersion(
+            version=version,
+            rows=max(one.rows for one in seen.values()),
+            psi=share(seen, "drift"),
+            missing=share(seen, "missing"),
+            unseen=share(seen, "unseen"),
+            out_of_range=share(seen, "out_of_range"),
+            mean=_number(means.get(version, {}).get("mean")),
+            std=_number(means.get(version, {}).get("std")),
+        )
+        for version, seen in sorted(newest.items(), reverse=True)
+    )
+
+
+def _segments(found: Sequence[Found]) -> tuple[Found, ...]:
+    """Return what was found of this input in parts of the rows of the newest window, the worst first."""
+    parts = [one for one in found if one.segment]
+    last = max((one.start for one in parts), default=None)
+    newest = [one for one in parts if one.start == last]
+    return tuple(sorted(newest, key=lambda one: (not one.fired, -(ratio(one) or 0.0))))[:100]
+
+
+def _alerts(source: Source, deployment: str, feature: str) -> Any:
+    found = AlertsOf(resolved=True, deployment=deployment, limit=1000).answer(source).alerts
+    return tuple(one for one in found if one.subject == feature)[:20]

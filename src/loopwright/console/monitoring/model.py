@@ -1,0 +1,54 @@
+"""All panels of one deployment's page, asked at once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from loopwright.console.monitoring.alerts import AlertsOf
+from loopwright.console.monitoring.health import health
+from loopwright.console.monitoring.performance import (
+    EstimatedOf,
+    KpisOf,
+    LabelsOf,
+    PerformanceOf,
+    SegmentsOf,
+)
+from loopwright.console.monitoring.quality import QualityOf, failed, others
+from loopwright.console.monitoring.source import Source
+from loopwright.console.monitoring.views import Monitored
+
+__all__ = ["MonitoredOf"]
+
+#: Lines that the page itself shows; the JSON interface has all of them, page by page.
+_SEGMENTS, _QUALITY, _ALERTS, _WINDOWS = 100, 100, 20, 40
+
+
+@dataclass(frozen=True, slots=True)
+class MonitoredOf:
+    """The panels of one deployment."""
+
+    deployment: str
+
+    def stamp(self, source: Source) -> Hashable:
+        """Return what changes with a window, a state, and every few seconds."""
+        return source.stamp(self.deployment), int(source.at.timestamp()) // 5
+
+    def answer(self, source: Source) -> Monitored:
+        """Read them."""
+        name = self.deployment
+        source.project.deployment(name)
+        return Monitored(
+            at=source.at,
+            health=health(source, name),
+            performance=PerformanceOf(name).answer(source),
+            estimated=EstimatedOf(name).answer(source),
+            segments=SegmentsOf(name, limit=_SEGMENTS).answer(source),
+            kpis=KpisOf(name).answer(source),
+            labels=LabelsOf(name).answer(source),
+            quality=QualityOf(name, limit=_QUALITY).answer(source),
+            others=others(source, name),
+            alerts=AlertsOf(resolved=True, deployment=name, limit=_ALERTS).answer(source).alerts,
+            failed=failed(source, name),
+            windows=tuple(source.windows(name, most=_WINDOWS)),
+        )
