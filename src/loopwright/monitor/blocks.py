@@ -28,6 +28,14 @@ class Plan(Protocol):
 
     digest: str
 
+    def empty(self) -> Block:
+        """Return counts of no rows."""
+        ...
+
+    def count(self, columns: Mapping[str, Any]) -> Block:
+        """Count rows, each column under its input's name."""
+        ...
+
 
 class Block(Protocol):
     """Counts of n rows in the bins of a plan."""

@@ -5,45 +5,106 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loopwright.monitor.metrics import Labelled
 
-__all__ = ["column", "labelled_mask", "labelled_rows"]
+__all__ = ["array_of", "column", "labelled_mask", "labelled_rows", "matrix_of", "nulls_of"]
+
+_MICROS = np.dtype("datetime64[us]")
+
+
+def nulls_of(values: Any) -> NDArray[np.bool_]:
+    """Return which values of an Arrow array are null, shape (n,)."""
+    return _bits(pc.is_null(values))
+
+
+def _bits(values: Any) -> NDArray[np.bool_]:
+    """Return a boolean Arrow array without nulls as a NumPy array."""
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    found = [
+        np.unpackbits(np.frombuffer(chunk.buffers()[1], np.uint8), bitorder="little")[
+            chunk.offset : chunk.offset + len(chunk)
+        ]
+        for chunk in chunks
+        if len(chunk)
+    ]
+    return np.concatenate(found).view(np.bool_) if found else np.empty(0, np.bool_)
+
+
+def _fixed(values: Any, kind: Any, dtype: Any) -> NDArray[Any]:
+    """Return numbers of a fixed width; what stands at a null is unspecified."""
+    cast = values.cast(kind)
+    chunks = cast.chunks if isinstance(cast, pa.ChunkedArray) else [cast]
+    found = [
+        np.frombuffer(chunk.buffers()[1], dtype)[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in chunks
+        if len(chunk)
+    ]
+    return np.concatenate(found) if len(found) != 1 else found[0] if found else np.empty(0, dtype)
 
 
 def column(table: Any, name: str) -> NDArray[Any]:
-    """Return a column of a pyarrow Table as an array: numbers with NaN for null, else objects with None.
+    """Return a column of a pyarrow Table as `array_of` does."""
+    return array_of(table.column(name))
 
-    Goes around pyarrow's own conversions: those import pandas, 45 MB in a process that lives for months.
+
+def array_of(values: Any) -> NDArray[Any]:
+    """Return an Arrow array as NumPy: numbers with NaN for null, times in microseconds, else objects with None.
+
+    Goes around pyarrow's own conversions: those import pandas, 45 MB in a process that lives for months. Text is looked
+    up once for each distinct value, so that a million rows of a few categories make a few Python objects.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    values = table.column(name)
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        kind, dtype = (
-            (pa.int64(), np.int64) if pa.types.is_integer(values.type) else (pa.float64(), np.float64)
-        )
-        chunks = [
-            np.frombuffer(chunk.buffers()[1], dtype)[chunk.offset : chunk.offset + len(chunk)]
-            for chunk in values.cast(kind).chunks
-            if len(chunk)
-        ]
-        found = np.concatenate(chunks) if chunks else np.empty(0, dtype)
-        if not values.null_count:
-            return found
-        numbers = found.astype(np.float64)
-        numbers[np.array(pc.is_null(values).to_pylist(), bool)] = np.nan
-        return numbers
+    kind = values.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return _numbers(values)
+    if pa.types.is_timestamp(kind):
+        found = _fixed(values.cast(pa.timestamp("us")), pa.int64(), np.int64).view(_MICROS)
+        if values.null_count:
+            found = np.where(nulls_of(values), np.datetime64("NaT", "us"), found)
+        return found
+    if pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return _looked_up(values)
     made = np.empty(len(values), object)
-    if pa.types.is_nested(values.type):
-        # Assigned at once, lists of one length would be taken for a matrix.
-        for place, value in enumerate(values.to_pylist()):
-            made[place] = value
-    else:
-        made[:] = values.to_pylist()
+    # Assigned at once, lists of one length would be taken for a matrix.
+    for place, value in enumerate(values.to_pylist()):
+        made[place] = value
     return made
+
+
+def _numbers(values: Any) -> NDArray[Any]:
+    if pa.types.is_integer(values.type):
+        found = _fixed(values, pa.int64(), np.int64)
+    else:
+        found = _fixed(values, pa.float64(), np.float64)
+    if not values.null_count:
+        return found
+    return np.where(nulls_of(values), np.nan, found)
+
+
+def _looked_up(values: Any) -> NDArray[Any]:
+    whole = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    coded = whole.dictionary_encode()
+    names = np.empty(len(coded.dictionary) + 1, object)
+    names[: len(coded.dictionary)] = coded.dictionary.to_pylist()
+    codes = _fixed(coded.indices, pa.int32(), np.int32)
+    if coded.null_count:
+        codes = np.where(nulls_of(coded.indices), len(coded.dictionary), codes)
+    return np.asarray(names[codes])
+
+
+def matrix_of(values: Any) -> NDArray[np.float64] | None:
+    """Return lists of one length as a matrix, shape (n, k); None where one is missing, empty or of another length."""
+    lengths = pc.list_value_length(values)
+    if not len(values) or values.null_count:
+        return None
+    found = pc.min_max(lengths).as_py()
+    if not found["min"] or found["min"] != found["max"]:
+        return None
+    flat = _numbers(pc.list_flatten(values))
+    return np.asarray(flat, np.float64).reshape(len(values), found["min"])
 
 
 def labelled_rows(table: Any, *, version: int | None = None, classes: tuple[Any, ...] = ()) -> Labelled:
@@ -51,29 +112,22 @@ def labelled_rows(table: Any, *, version: int | None = None, classes: tuple[Any,
 
     Rows of a model with several outputs are left out: one label does not judge them.
     """
-    actual, prediction = column(table, "actual"), column(table, "prediction")
-    known = labelled_mask(table)
-    if prediction.dtype == object:
-        known &= np.array([not isinstance(value, list | dict) for value in prediction.tolist()], bool)
+    if pa.types.is_nested(table.column("prediction").type):
+        table = table.slice(0, 0)
+    known = pc.is_valid(table.column("actual"))
+    if pa.types.is_floating(table.column("actual").type):
+        known = pc.and_not(known, pc.is_nan(table.column("actual")))
     if version is not None:
-        known &= column(table, "version") == version
-    probability = None
-    if "probability" in table.column_names:
-        rows = [row for row, one in zip(table.column("probability").to_pylist(), known, strict=True) if one]
-        if rows and all(rows) and len({len(row) for row in rows}) == 1:
-            probability = np.array(rows, np.float64)
-    return Labelled(_whole(actual[known]), prediction[known], probability, classes)
+        known = pc.and_(known, pc.equal(table.column("version"), version))
+    table = table.filter(known)
+    probability = matrix_of(table.column("probability")) if "probability" in table.column_names else None
+    return Labelled(column(table, "actual"), column(table, "prediction"), probability, classes)
 
 
 def labelled_mask(table: Any) -> NDArray[np.bool_]:
     """Return which rows of a table have a label."""
-    return np.array(
-        [value is not None and value == value for value in column(table, "actual").tolist()], bool
-    )
-
-
-def _whole(values: NDArray[Any]) -> NDArray[Any]:
-    """Return class numbers that had to be floats beside missing ones as what they are."""
-    if values.dtype == np.float64 and len(values) and (values == np.floor(values)).all():
-        return values.astype(np.int64)
-    return values
+    actual = table.column("actual")
+    mask = ~nulls_of(actual)
+    if pa.types.is_floating(actual.type):
+        mask &= ~np.isnan(column(table, "actual"))
+    return mask

@@ -6,9 +6,12 @@ network, extensions and changes of its settings are shut off before a caller's S
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import tempfile
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -146,6 +149,8 @@ def _reads(segments: list[Segment]) -> list[str]:
 
 class View:
     """A locked DuckDB connection with the views `predictions`, `labels` and, where they are given, `shadows`.
+
+    `selected_predictions` has the rows of `predictions` without their labels, whose join costs more than the rest.
 
     Parameters
     ----------
@@ -287,28 +292,68 @@ class View:
                 )
         return None
 
+    def batches(self, query: str, rows: int = 131_072) -> Iterator[Any]:
+        """Yield the result of one of our own queries as record batches, so that it need not fit into memory.
+
+        Raises
+        ------
+        Damaged
+            A segment cannot be read.
+        """
+        try:
+            yield from self._connection.sql(query).to_arrow_reader(rows)
+        except (self._duckdb.Error, pa.ArrowException) as error:
+            raise _damaged(error) from error
+
     def register(self, name: str, table: Any) -> None:
         """Make an Arrow table known to `table` under a name."""
         self._connection.register(name, table)
 
-    def ask(self, query: str) -> Any:
+    def ask(self, query: str, timeout_s: float | None = None) -> Any:
         """Return the result of a caller's query as an Arrow table.
+
+        Parameters
+        ----------
+        timeout_s
+            After so many seconds it is interrupted; > 0. None waits.
 
         Raises
         ------
         InvalidInput
-            It is not one SELECT, or DuckDB refuses it.
+            It is not one SELECT, DuckDB refuses it, or it took longer.
         """
         query = _quote_at(query)
         try:
-            self._check(query)
-            return self._run(query)
+            with self._interrupted(timeout_s):
+                self._check(query)
+                return self._run(query)
+        except self._duckdb.InterruptException as error:
+            raise InvalidInput(
+                f"The query was stopped: it took longer than {timeout_s:g} s.",
+                valid="Select a shorter span or fewer rows.",
+                query=query,
+            ) from error
         except self._duckdb.Error as error:
             raise InvalidInput(
                 f"The query does not work: {_short(str(error))}",
                 valid=f"Columns of predictions: {listing(self.columns(), most=40)}.",
                 query=query,
             ) from error
+
+    @contextlib.contextmanager
+    def _interrupted(self, timeout_s: float | None) -> Iterator[None]:
+        """Interrupt what the connection does when it takes too long."""
+        if timeout_s is None:
+            yield
+            return
+        timer = threading.Timer(timeout_s, self._connection.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
 
     def _check(self, query: str) -> None:
         kinds = [statement.type.name for statement in self._connection.extract_statements(query)]

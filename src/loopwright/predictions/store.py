@@ -57,6 +57,7 @@ class PredictionStore:
         model: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        timeout_s: float | None = None,
     ) -> Any:
         """Return the result of one SELECT in DuckDB's SQL as a `pyarrow.Table`.
 
@@ -70,11 +71,13 @@ class PredictionStore:
             Only their predictions.
         since, until
             Only predictions made at or after `since` and before `until`; segments outside are not opened.
+        timeout_s
+            After so many seconds the query is stopped; > 0. None waits.
 
         Raises
         ------
         InvalidInput
-            The text is not one SELECT or does not work; the message names the columns there are.
+            The text is not one SELECT or does not work; the message names the columns there are. Or it took too long.
         NotFound
             There is no such deployment.
 
@@ -89,7 +92,21 @@ class PredictionStore:
             store.query("select avg(p.prediction = s.prediction) from predictions p join shadows s using (prediction_id)")
         """
         with self._view(deployment, model, since, until, beside=asks_shadows(sql)) as view:
-            return view.ask(sql)
+            return view.ask(sql, timeout_s)
+
+    def view(
+        self,
+        *,
+        deployment: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        labels: bool = True,
+    ) -> View:
+        """Open one moment of the log for several queries; a context manager. Raises as `query` does.
+
+        Without `labels` no row has one, and no file of labels is read.
+        """
+        return self._view(deployment, None, since, until, labels=labels)
 
     def table(
         self,
