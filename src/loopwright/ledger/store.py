@@ -208,6 +208,8 @@ class Ledger:
         event: str = "",
         cause: int | None = None,
         payload: Any = None,
+        subject: str = "",
+        numbered: str = "",
     ) -> int:
         """Set a current value and return its new revision.
 
@@ -218,6 +220,10 @@ class Ledger:
         event
             When given, an event of this kind with the key as its subject is added in the same transaction, with
             `payload`, or the value itself, as its payload.
+        subject
+            The event's subject, where it is not the key.
+        numbered
+            A field of the value that is set to the new event's id.
         cause
             The id of the event that led to the change.
 
@@ -235,14 +241,17 @@ class Ledger:
                     f"{kind} {key!r} was changed meanwhile: it is at revision {seen or 0}, not {expect}.",
                     hint="read it again and repeat the change",
                 )
+            if event:
+                body = value if payload is None else payload
+                added = self._append(connection, event, subject or key, body, cause, "")
+                if numbered:
+                    text = msgspec.json.encode(msgspec.to_builtins(value) | {numbered: added.id}).decode()
             revision = int(connection.execute(sa.select(sa.func.max(states.c.revision))).scalar() or 0) + 1
             row = {"revision": revision, "changed": now(), "value": text}
             if seen is None:
                 connection.execute(sa.insert(states).values(kind=kind, key=key, **row))
             else:
                 connection.execute(sa.update(states).where(where).values(**row))
-            if event:
-                self._append(connection, event, key, value if payload is None else payload, cause, "")
         return revision
 
     def get(self, kind: str, key: str) -> State | None:

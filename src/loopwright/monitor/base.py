@@ -111,6 +111,8 @@ class Context:
         What was found in earlier windows.
     at
         The present moment.
+    hidden
+        The inputs whose values the log does not keep as they came, and `data` has no columns of.
     """
 
     model: str
@@ -125,10 +127,14 @@ class Context:
     profile: Callable[[int], Profile | None]
     results: Results
     at: datetime
+    hidden: frozenset[str] = frozenset()
 
 
 class Check(Protocol):
-    """One check, in a file of its own. `phase` says when it can judge a window."""
+    """One check, in a file of its own. `phase` says when it can judge a window.
+
+    A check with an attribute `empty` that is true is run on windows without a row as well.
+    """
 
     name: str
     phase: Phase

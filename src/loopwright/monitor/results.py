@@ -73,11 +73,16 @@ class Results:
             if found:
                 connection.execute(sa.insert(_signals), [_row(signal, known) for signal in found])
 
-    def last_end(self, deployment: str, phase: Phase) -> datetime | None:
-        """Return the end of the newest window of a phase that was looked at, whatever was found."""
+    def last_end(self, deployment: str, phase: Phase, *, until: datetime | None = None) -> datetime | None:
+        """Return the end of the newest window of a phase that was looked at, whatever was found.
+
+        With `until`, of those that ended by then: a clock that was wrong may have left windows of the future.
+        """
         query = sa.select(sa.func.max(_windows.c.end_us)).where(
             (_windows.c.deployment == deployment) & (_windows.c.phase == phase)
         )
+        if until is not None:
+            query = query.where(_windows.c.end_us <= micros(until))
         with self._ledger.reading() as connection:
             end = connection.execute(query).scalar()
         return None if end is None else moment(int(end))
@@ -136,6 +141,30 @@ class Results:
         query = query.order_by(_signals.c.start_us.desc(), _signals.c.id.desc()).limit(limit)
         with self._ledger.reading() as connection:
             return [_signal(row) for row in connection.execute(query)][::-1]
+
+    def recent(
+        self, deployment: str, phase: Phase, version: int, limit: int
+    ) -> list[tuple[Judged, list[Signal]]]:
+        """Return the newest `limit` windows that were judged or empty, oldest first, with one version's signals.
+
+        The signals are without their details, which are most of what is stored.
+        """
+        where = (_windows.c.deployment == deployment) & (_windows.c.phase == phase)
+        query = (
+            sa.select(_windows)
+            .where(where & _windows.c.state.in_(("judged", "empty")))
+            .order_by(_windows.c.start_us.desc(), _windows.c.id.desc())
+            .limit(limit)
+        )
+        columns = [column for column in _signals.c if column.name != "detail"]
+        with self._ledger.reading() as connection:
+            rows = list(connection.execute(query))[::-1]
+            found: dict[int, list[Signal]] = {row.id: [] for row in rows}
+            of_windows = _signals.c.window.in_(list(found)) & (_signals.c.version == version)
+            asked = sa.select(*columns, sa.literal("{}").label("detail")).where(of_windows)
+            for row in connection.execute(asked.order_by(_signals.c.id)):
+                found[row.window].append(_signal(row))
+        return [(_judged(row), found[row.id]) for row in rows]
 
     def latest(self, deployment: str, phase: Phase) -> tuple[Judged | None, list[Signal]]:
         """Return the newest window of a phase that was judged, with all its signals."""

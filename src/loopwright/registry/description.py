@@ -61,11 +61,9 @@ class Description:
         Of several targets the errors count together, and a label counts as right where all of a row are. Several
         outputs for one target, such as quantiles, have no metrics here.
         """
-        targets = targets_of(self.signature.target, self.table.column_names)
-        known = set(targets) <= set(self.table.column_names)
-        if not self.supervised or not known or len(targets) != max(1, len(self.signature.outputs)):
+        columns = self._actual()
+        if not columns:
             return {}
-        columns = [self.table[name].take(self.sample).to_pylist() for name in targets]
         if self.signature.task == Task.regression:
             actual = np.asarray(columns, dtype=np.float64).T.reshape(self.prediction.shape)
             error = actual - self.prediction
@@ -79,6 +77,19 @@ class Description:
         if self.probability is not None:
             metrics["log_loss"] = _log_loss(labels, self.signature.classes, self.probability)
         return metrics
+
+    def labels(self) -> list[Any] | None:
+        """Return the label of each scored row; None without one, and for several targets."""
+        columns = self._actual()
+        return columns[0] if len(columns) == 1 else None
+
+    def _actual(self) -> list[list[Any]]:
+        """Return the scored rows' values of each target; none where there are none that the outputs belong to."""
+        targets = targets_of(self.signature.target, self.table.column_names)
+        known = set(targets) <= set(self.table.column_names)
+        if not self.supervised or not known or len(targets) != max(1, len(self.signature.outputs)):
+            return []
+        return [self.table[name].take(self.sample).to_pylist() for name in targets]
 
 
 def _log_loss(labels: Sequence[Any], classes: Sequence[Any], probability: NDArray[np.float64]) -> float:

@@ -7,66 +7,81 @@ needs no sort and can be added up over windows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from loopwright.errors import Damaged
-from loopwright.records import Signature, Task
+from loopwright.records import Scalar, Signature, Task
+from loopwright.registry.column_profile import (
+    QUANTILES,
+    ColumnProfile,
+    categorical_profile,
+    hash_of,
+    histogram,
+    numbers_of,
+    numeric_profile,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "QUANTILES",
+    "SCORE_EDGES",
+    "CalibrationBin",
     "ColumnProfile",
     "Profile",
+    "SegmentProfile",
     "categorical_profile",
+    "hash_of",
     "histogram",
+    "numbers_of",
     "numeric_profile",
     "profile_of",
     "read_profile",
+    "scores_of",
 ]
 
-#: Bins of a numeric column with many values, cut at its quantiles.
-BINS = 20
-#: Categories counted one by one; rarer ones are counted together.
-CATEGORIES = 64
-#: Quantiles are taken from at most this many values: sorting a million costs more than everything else together.
-SAMPLE = 200_000
+#: The version of the format that is written.
+FORMAT = 2
+#: Where a score is cut: every 0.05, and closer at both ends, where confident models are.
+SCORE_EDGES = (
+    *(0.001, 0.01, 0.02),
+    *(round(0.05 * step, 2) for step in range(1, 20)),
+    *(0.98, 0.99, 0.999),
+)
+#: Bins of the calibration, of equal width.
+CALIBRATION_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnProfile:
-    """The distribution of one column in the training data.
+class CalibrationBin:
+    """Rows whose score fell into one of ten bins: their mean score, the share that was right, and how many they are.
 
-    A numeric column has ``len(edges) + 1`` counts: bin i holds the values v with ``edges[i-1] < v <= edges[i]``, the
-    first and the last bin are open. A categorical column has a count for each of `categories`, most frequent first,
-    and `other` for all the rest. `nulls` are in no count. Moments are None for a categorical column, and when every
-    value is missing. Times are seconds since 1970, booleans are the categories ``False`` and ``True``.
+    The score is the probability of the second of two classes, and right is a row of that class; with more classes it is
+    the largest probability, and right is a row of the class it belongs to.
     """
 
-    name: str
-    kind: Literal["numeric", "categorical"]
+    predicted: float
+    observed: float
     rows: int
-    nulls: int = 0
-    edges: tuple[float, ...] = ()
-    counts: tuple[int, ...] = ()
-    categories: tuple[str, ...] = ()
-    other: int = 0
-    mean: float | None = None
-    std: float | None = None
-    minimum: float | None = None
-    maximum: float | None = None
 
-    @property
-    def reference(self) -> tuple[int, ...]:
-        """The training data's own counts, laid out as `histogram` lays them out."""
-        if self.kind == "numeric":
-            return (*self.counts, self.nulls)
-        return (*self.counts, self.other, self.nulls)
+
+@dataclass(frozen=True, slots=True)
+class SegmentProfile:
+    """The counts of one declared segment of the training data: the rows whose `column` has a `value`.
+
+    `counts` has those of each input, laid out as `ColumnProfile.reference`.
+    """
+
+    column: str
+    value: str
+    rows: int
+    counts: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +89,9 @@ class Profile:
     """The profiles of all inputs and of the prediction, with the model's metrics when it was registered.
 
     `performance` holds metrics by name; those passed to `register` go before those on the training rows. `dataset` is
-    the digest of the training snapshot.
+    the digest of the training snapshot. `scores` profiles the score of `CalibrationBin`, where the model gives
+    probabilities, in the bins of `SCORE_EDGES`; `calibration` has only bins with rows. Both come from the rows that were
+    given: on training rows a model is better, and surer, than it will be; `register(..., reference=)` takes others.
     """
 
     columns: tuple[ColumnProfile, ...]
@@ -82,10 +99,18 @@ class Profile:
     rows: int
     performance: dict[str, float] = field(default_factory=dict)
     dataset: str = ""
+    scores: ColumnProfile | None = None
+    calibration: tuple[CalibrationBin, ...] = ()
+    segments: tuple[SegmentProfile, ...] = ()
+    format: int = 1
 
     def column(self, name: str) -> ColumnProfile | None:
         """Return the profile of one input, or None."""
         return next((column for column in self.columns if column.name == name), None)
+
+    def segment(self, column: str, value: str) -> SegmentProfile | None:
+        """Return the counts of one segment, or None."""
+        return next((one for one in self.segments if (one.column, one.value) == (column, value)), None)
 
 
 def profile_of(
@@ -95,6 +120,9 @@ def profile_of(
     *,
     performance: Mapping[str, float] | None = None,
     dataset: str = "",
+    probability: NDArray[np.float64] | None = None,
+    actual: NDArray[Any] | Sequence[Scalar] | None = None,
+    segments: Sequence[str] = (),
 ) -> Profile:
     """Profile training rows and the predictions on them.
 
@@ -105,6 +133,12 @@ def profile_of(
     prediction
         The model's answers on those rows or a sample of them, shape (m,), m >= 1. Of several outputs, shape
         (m, outputs), the first is profiled.
+    probability
+        The probabilities on the rows of `prediction`, shape (m, classes).
+    actual
+        The labels of the rows of `prediction`, m of them: with `probability` they give the calibration.
+    segments
+        Inputs whose values are counted apart as well, the 20 most frequent values of each.
     """
     profiles = tuple(
         categorical_profile(column.name, columns[column.name])
@@ -115,109 +149,83 @@ def profile_of(
     prediction = prediction[:, 0] if prediction.ndim == 2 else prediction
     of_prediction = numeric_profile if signature.task == Task.regression else categorical_profile
     rows = len(next(iter(columns.values()))) if columns else len(prediction)
-    return Profile(profiles, of_prediction("prediction", prediction), rows, dict(performance or {}), dataset)
-
-
-def _numbers(values: NDArray[Any]) -> NDArray[np.float64]:
-    if values.dtype.kind == "M":
-        seconds = values.astype("datetime64[us]").astype(np.int64) / 1e6
-        return np.where(np.isnat(values), np.nan, seconds)
-    return values.astype(np.float64)
-
-
-def numeric_profile(name: str, values: NDArray[Any]) -> ColumnProfile:
-    """Profile numbers or times, shape (n,): bins at the 20-quantiles, or one for each value when there are few."""
-    numbers = _numbers(values)
-    present = numbers[~np.isnan(numbers)]
-    finite = present[np.isfinite(present)]
-    nulls = len(numbers) - len(present)
-    if not len(finite):
-        return ColumnProfile(name, "numeric", len(numbers), nulls, counts=(len(present),))
-    edges = _edges(finite)
-    counts = np.bincount(np.searchsorted(edges, present, side="left"), minlength=len(edges) + 1)
-    return ColumnProfile(
-        name,
-        "numeric",
-        len(numbers),
-        nulls,
-        tuple(edges.tolist()),
-        tuple(counts.tolist()),
-        mean=float(finite.mean()),
-        std=float(finite.std()),
-        minimum=float(finite.min()),
-        maximum=float(finite.max()),
+    scores: ColumnProfile | None = None
+    calibration: tuple[CalibrationBin, ...] = ()
+    if probability is not None and probability.ndim == 2 and probability.shape[1] > 1:
+        values = scores_of(probability)
+        scores = numeric_profile("score", values, np.array(SCORE_EDGES))
+        if actual is not None and len(signature.classes) == probability.shape[1]:
+            calibration = _calibration(values, _right(probability, actual, signature.classes))
+    return Profile(
+        profiles,
+        of_prediction("prediction", prediction),
+        rows,
+        dict(performance or {}),
+        dataset,
+        scores,
+        calibration,
+        tuple(one for name in segments for one in _segments(name, profiles, columns)),
+        FORMAT,
     )
 
 
-def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    if len(values) > SAMPLE:
-        values = np.random.default_rng(0).choice(values, SAMPLE, replace=False)
-    distinct = np.unique(values)
-    if len(distinct) <= BINS:
-        # Half-way between neighbours, so that 3.0000001 still counts as 3. A constant gets a bin of its own: with one
-        # open bin no change would ever show.
-        if len(distinct) == 1:
-            value = float(distinct[0])
-            return np.array([np.nextafter(value, -np.inf), value])
-        return np.asarray((distinct[:-1] + distinct[1:]) / 2)
-    # Ties make quantiles equal; an empty bin between two equal edges would make every index infinite.
-    return np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
+def scores_of(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a score for each row of probabilities, shape (n, k): the second's of two classes, else the largest."""
+    return probability[:, 1] if probability.shape[1] == 2 else probability.max(axis=1)
 
 
-def _texts(values: NDArray[Any]) -> tuple[list[str], int]:
-    """Return the present values as text, and how many are missing."""
-    items = values.tolist()
-    texts = [str(item) for item in items if item is not None and item == item]
-    return texts, len(items) - len(texts)
+def _right(
+    probability: NDArray[np.float64], actual: NDArray[Any] | Sequence[Scalar], classes: Sequence[Scalar]
+) -> NDArray[np.bool_]:
+    """Return which rows are of the class that their score is the probability of."""
+    places = {label: place for place, label in enumerate(classes)}
+    labels = actual.tolist() if isinstance(actual, np.ndarray) else actual
+    found = np.array([places.get(label, -1) for label in labels])
+    own = 1 if probability.shape[1] == 2 else probability.argmax(axis=1)
+    return np.asarray(found == own)
 
 
-def categorical_profile(name: str, values: NDArray[Any]) -> ColumnProfile:
-    """Profile text, booleans or class labels, shape (n,): the 64 most frequent values and the rest."""
-    texts, nulls = _texts(values)
-    # Counter keeps the order of first appearance among equals, so the same data always give the same profile.
-    kept = Counter(texts).most_common(CATEGORIES)
-    return ColumnProfile(
-        name,
-        "categorical",
-        len(texts) + nulls,
-        nulls,
-        counts=tuple(count for _, count in kept),
-        categories=tuple(text for text, _ in kept),
-        other=len(texts) - sum(count for _, count in kept),
+def _calibration(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:
+    present = np.isfinite(scores)
+    scores, right = scores[present], right[present]
+    bins = np.clip((scores * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
+    rows = np.bincount(bins, minlength=CALIBRATION_BINS)
+    predicted = np.bincount(bins, scores, CALIBRATION_BINS) / np.maximum(rows, 1)
+    observed = np.bincount(bins, right, CALIBRATION_BINS) / np.maximum(rows, 1)
+    return tuple(
+        CalibrationBin(float(predicted[place]), float(observed[place]), int(rows[place]))
+        for place in np.flatnonzero(rows)
     )
 
 
-def histogram(profile: ColumnProfile, values: NDArray[Any]) -> NDArray[np.int64]:
-    """Count new values into the bins of a reference column.
+#: Values of a segment's column that are counted apart.
+_SEGMENTS = 20
 
-    Parameters
-    ----------
-    values
-        Shape (n,), of the column's own type.
 
-    Returns
-    -------
-    NDArray[np.int64]
-        Laid out as `ColumnProfile.reference`. Numeric: one count per bin, then the missing values. Categorical: one
-        count per known category, then all other values (unseen ones among them), then the missing values.
-    """
-    if profile.kind == "numeric":
-        numbers = _numbers(values)
-        present = numbers[~np.isnan(numbers)]
-        bins = np.searchsorted(np.asarray(profile.edges, dtype=np.float64), present, side="left")
-        counts = np.bincount(bins, minlength=len(profile.edges) + 1)
-        return np.append(counts, len(numbers) - len(present)).astype(np.int64)
-    texts, nulls = _texts(values)
-    places = {category: place for place, category in enumerate(profile.categories)}
-    known = len(profile.categories)
-    counts = np.bincount([places.get(text, known) for text in texts] or [known], minlength=known + 1)
-    if not texts:
-        counts[known] = 0
-    return np.append(counts, nulls).astype(np.int64)
+def _segments(
+    name: str, profiles: Sequence[ColumnProfile], columns: Mapping[str, NDArray[Any]]
+) -> tuple[SegmentProfile, ...]:
+    """Count every input in the rows of each frequent value of one input; none where that is no input."""
+    if name not in columns:
+        return ()
+    values = columns[name]
+    texts = np.array(
+        [None if item is None or item != item else str(item) for item in values.tolist()], object
+    )
+    found = Counter(text for text in texts.tolist() if text is not None).most_common(_SEGMENTS)
+    made = []
+    for value, rows in found:
+        own = np.flatnonzero(texts == value)
+        counts = {
+            profile.name: tuple(histogram(profile, columns[profile.name][own]).tolist())
+            for profile in profiles
+        }
+        made.append(SegmentProfile(name, value, rows, counts))
+    return tuple(made)
 
 
 def read_profile(path: Path) -> Profile:
-    """Read a profile back from `profile.json`.
+    """Read a profile back from `profile.json`, of any version of the format.
 
     Raises
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,8 @@ def register(
     parts.connect(project)
     training = _snapshot(project, name, described)
     with tempfile.TemporaryDirectory(prefix="loopwright-") as folder, run_for(project) as run_id:
-        files = write_extra_files(Path(folder), described, training, metrics or {}, expected)
+        segments = project.config.monitor[name].segments if name in project.config.monitor else ()
+        files = write_extra_files(Path(folder), described, training, metrics or {}, expected, segments)
         assert run_id is not None  # within a project there always is one
         # Not skops: whoever serves the model would need MLflow to load it.
         info = log(
@@ -155,8 +156,12 @@ def write_extra_files(
     training: DatasetRef,
     metrics: Mapping[str, float],
     expected: Description | None = None,
+    segments: Sequence[str] = (),
 ) -> list[str]:
-    """Write what is stored beside the model: signature and layout, profile of the expected rows, replay rows."""
+    """Write what is stored beside the model: signature and layout, profile of the expected rows, replay rows.
+
+    The profile counts the values of the columns in `segments` apart.
+    """
     import msgspec
     import pyarrow.parquet as pq
 
@@ -168,6 +173,9 @@ def write_extra_files(
         expected.prediction,
         performance=described.performance() | {key: float(value) for key, value in metrics.items()},
         dataset=training.digest,
+        probability=expected.probability,
+        actual=expected.labels(),
+        segments=segments,
     )
     (folder / LAYOUT).write_bytes(msgspec.json.encode(Shape(signature, described.layout)))
     (folder / PROFILE).write_bytes(msgspec.json.encode(profile))

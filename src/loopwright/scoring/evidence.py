@@ -122,11 +122,13 @@ def _by_hand(project: Project, version: ModelVersion, folder: Path, model: Any) 
     declared = _declared_inputs(folder, model)
     table, training = _training_rows(project, version, tuple(column.name for column in declared))
     target = _target(project, version.model, table, declared, _declared_outputs(folder))
+    monitor = project.config.monitor.get(version.model)
+    watched = monitor.segments if monitor else ()
     known = table is not None and set(targets_of(target, table.column_names)) <= set(table.column_names)
     if (
         known
         and not isinstance(model, PyfuncModel)
-        and (described := _described(model, table, target, declared, training))
+        and (described := _described(model, table, target, declared, training, watched))
     ):
         return described
     signature = _signature(folder, model, declared, target)
@@ -150,7 +152,12 @@ def _by_hand(project: Project, version: ModelVersion, folder: Path, model: Any) 
 
 
 def _described(
-    model: Any, table: pa.Table, target: str, declared: tuple[Column, ...], training: DatasetRef | None
+    model: Any,
+    table: pa.Table,
+    target: str,
+    declared: tuple[Column, ...],
+    training: DatasetRef | None,
+    segments: tuple[str, ...],
 ) -> Evidence | None:
     """Derive everything from the training rows, as `register` does; None when they are not what it was fitted on."""
     from loopwright.registry.description import describe
@@ -164,7 +171,14 @@ def _described(
     digest = training.digest if training else ""
     performance = described.performance()
     profile = profile_of(
-        described.columns, described.signature, described.prediction, performance=performance, dataset=digest
+        described.columns,
+        described.signature,
+        described.prediction,
+        performance=performance,
+        dataset=digest,
+        probability=described.probability,
+        actual=described.labels(),
+        segments=segments,
     )
     return Evidence(described.signature, described.layout, _sample(described.columns), profile, training)
 
