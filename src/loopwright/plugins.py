@@ -50,8 +50,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "postgres": "loopwright.lineage.queries:read",
     },
     "check": {
+        "schema": "loopwright.monitor.schema:SchemaCheck",
+        "missing": "loopwright.monitor.missing:MissingCheck",
+        "unseen": "loopwright.monitor.unseen:UnseenCheck",
+        "out_of_range": "loopwright.monitor.out_of_range:OutOfRangeCheck",
+        "duplicates": "loopwright.monitor.duplicates:DuplicatesCheck",
+        "freshness": "loopwright.monitor.freshness:FreshnessCheck",
+        "volume": "loopwright.monitor.volume:VolumeCheck",
         "drift": "loopwright.monitor.drift:DriftCheck",
         "kpi": "loopwright.monitor.kpi:KpiCheck",
+        "kpi_early": "loopwright.monitor.kpi:EarlyKpiCheck",
         "performance": "loopwright.monitor.performance:PerformanceCheck",
     },
 }

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from loopwright.config import MonitorConfig
 from loopwright.errors import Conflict
@@ -16,7 +17,9 @@ from loopwright.monitor.results import Results
 from loopwright.monitor.words import Told, tell
 from loopwright.records import Alert, Judged, Signal
 
-__all__ = ["LOOK_BACK", "alert_id", "judge", "severity_of"]
+__all__ = ["LOOK_BACK", "Severity", "alert_id", "judge", "severity_of"]
+
+Severity = Literal["info", "warning", "critical"]
 
 #: So many times the windows of the rule are looked at: those without enough rows say nothing about a subject.
 LOOK_BACK = 4
@@ -29,7 +32,7 @@ _INFO = frozenset({"drift", "prediction_drift", "estimated"})
 _CRITICAL = frozenset({"performance", "kpi", "service", "freshness"})
 
 
-def severity_of(check: str) -> str:
+def severity_of(check: str) -> Severity:
     """Return how bad it is when a check alarms: ``info`` for what only proposes, ``critical`` for what harms users."""
     return "info" if check in _INFO else "critical" if check in _CRITICAL else "warning"
 
@@ -115,8 +118,7 @@ def _pasts(recent: Sequence[tuple[Judged, Sequence[Signal]]], windows: int) -> d
         said = [
             (judged, found.get(key))
             for (judged, _), found, checks in zip(recent, kept, spoken, strict=True)
-            if key in found
-            or (example.check in _TRIMMED and (example.check, example.segment) in checks)
+            if key in found or (example.check in _TRIMMED and (example.check, example.segment) in checks)
         ]
         made[key] = _Past(tuple(said[-windows:]))
     return made
@@ -205,17 +207,17 @@ def _refresh(
     last, told = _told(results, past, config)
     if told.message == alert.message:
         return
-    changes: Mapping[str, object] = {
-        "value": last.value,
-        "limit": last.limit,
-        "rows": last.rows,
-        "message": told.message,
-        "advice": told.advice,
-        "changed": now,
-        "severity": severity_of(last.check),
-        "detail": _detail(last, past),
-    }
-    changed = dataclasses.replace(alert, **changes)
+    changed = dataclasses.replace(
+        alert,
+        value=last.value,
+        limit=last.limit,
+        rows=last.rows,
+        message=told.message,
+        advice=told.advice,
+        changed=now,
+        severity=severity_of(last.check),
+        detail=_detail(last, past),
+    )
     event = "alert.changed" if changed.severity != alert.severity else ""
     _put(ledger, state, changed, event, {})
 

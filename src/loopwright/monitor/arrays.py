@@ -112,7 +112,7 @@ class ArrayWindow:
         whole = bool(mask.all())
         return self._plan.count(
             {
-                name.removeprefix(INPUT): values if whole else values[mask]
+                name: values if whole else values[mask]
                 for name, values in self._columns.items()
                 if name != "version"
             }

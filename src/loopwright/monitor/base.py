@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
 from loopwright.config import MonitorConfig
+from loopwright.errors import InvalidInput
 from loopwright.monitor.blocks import Block
 from loopwright.monitor.metrics import Labelled
 from loopwright.monitor.results import Results
 from loopwright.records import Mode, Signal, Signature, Window
 from loopwright.registry.profile import Profile
 
-__all__ = ["ALL", "Check", "Context", "Phase", "Segment", "WindowData"]
+__all__ = ["ALL", "Check", "Context", "Incomplete", "Phase", "Segment", "WindowData"]
 
 #: When a check can judge a window: as soon as it is over, or when its labels are due.
 Phase = Literal["inputs", "labels"]
@@ -113,6 +115,8 @@ class Context:
         The present moment.
     hidden
         The inputs whose values the log does not keep as they came, and `data` has no columns of.
+    root
+        The project's folder: what KPIs in Python are imported from, and what online workers count lies below it.
     """
 
     model: str
@@ -128,6 +132,15 @@ class Context:
     results: Results
     at: datetime
     hidden: frozenset[str] = frozenset()
+    root: Path = Path()
+
+
+class Incomplete(InvalidInput):
+    """A part of what a check looks at could not be judged; `signals` are those of the rest, which count."""
+
+    def __init__(self, problems: Sequence[str], signals: Sequence[Signal], *, hint: str = "") -> None:
+        super().__init__(" ".join(problems), hint=hint)
+        self.signals = tuple(signals)
 
 
 class Check(Protocol):
@@ -144,6 +157,8 @@ class Check(Protocol):
 
         Raises
         ------
+        Incomplete
+            Some of it cannot be judged; the reasons are kept with the window, and so are the signals of the rest.
         LoopwrightError
             It cannot be judged; the reason is kept with the window, and the other checks go on.
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import cached_property
 from typing import Any, Self
 
@@ -210,7 +209,7 @@ class LoggedWindow:
 
     @cached_property
     def _columns(self) -> list[str]:
-        return [*(INPUT + name for name in self.names), *_BESIDE]
+        return list(dict.fromkeys([*(name for name in self._plan.sources if name in self.types), *_BESIDE]))
 
     @cached_property
     def _table(self) -> Any:
@@ -240,7 +239,7 @@ class LoggedWindow:
             if not self.rows():
                 self._blocks[key] = self._plan.empty()
             elif self._small:
-                self._blocks[key] = self._plan.count(_counted(self._part(version, segment)))
+                self._blocks[key] = self._plan.count(self._part(version, segment))
             else:
                 self._count_batches(version)
         if key not in self._blocks:
@@ -259,7 +258,7 @@ class LoggedWindow:
                 if segment != ALL:
                     part = table.filter(pc.equal(table[_mark(segment.column)], segment.value))
                 if part.num_rows:
-                    blocks[segment].add(self._plan.count(_counted(part)))
+                    blocks[segment].add(self._plan.count(part))
         self._blocks |= {(version, segment): block for segment, block in blocks.items()}
 
     def values(self, column: str, version: int | None = None, segment: Segment = ALL) -> NDArray[Any]:
@@ -331,31 +330,11 @@ class LoggedWindow:
             f'select {self._select(list(self.types), False)} from predictions order by "at"'
         )
 
-    def newest(self) -> datetime | None:
-        """Return when the last prediction of the window was made, None without one."""
-        moments = self._view.table(f'select epoch_us(max("at")) from {_ROWS}').column(0)[0].as_py()
-        return None if moments is None else _moment(moments)
-
     def without(self) -> tuple[str, ...]:
         """Return the declared segment columns that the window has no column of."""
         return tuple(name for name in self._declared if self._source(name) is None)
 
 
-def _moment(us: int) -> datetime:
-    from loopwright.monitor.results import moment
-
-    return moment(us)
-
-
 def _mark(name: str) -> str:
     """Return what a segment column's text is called in a table beside the column itself."""
     return f"segment {name}"
-
-
-def _counted(table: Any) -> dict[str, Any]:
-    """Return the columns of a table as plans count them: inputs by their own names."""
-    return {
-        name.removeprefix(INPUT): table.column(name)
-        for name in table.column_names
-        if name.startswith(INPUT) or name in {"prediction", "probability", "latency_ms"}
-    }

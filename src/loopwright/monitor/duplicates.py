@@ -41,7 +41,7 @@ class DuplicatesCheck:
                 for what in ("count(*)", f"count(distinct ({', '.join(names)}))")
             )
             if rows >= MIN_ROWS:
-                found.append((ALL, Share(subject, rows - distinct, rows, 0.0, allowed, allowed, {})))
+                found.append((ALL, Share(subject, rows - distinct, rows, 0.0, allowed, allowed)))
         return signals(context, self.name, found, level)
 
     def _column(self, context: Context, name: str) -> str | None:

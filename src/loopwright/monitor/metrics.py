@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loopwright.config import METRICS
-from loopwright.errors import InvalidInput, NotFound
+from loopwright.config import METRICS, WATCHED
+from loopwright.errors import InvalidInput, NotFound, listing
+from loopwright.monitor import intervals
+from loopwright.monitor.intervals import LEVEL, UNDEFINED, Measured
+from loopwright.monitor.ranking import Ranked, average_precision, roc_auc
+from loopwright.monitor.reliability import reliability
 from loopwright.records import Scalar, Task
 
-__all__ = ["Labelled", "Measured", "default_metric", "loss_of_metric", "losses", "measure"]
-
-#: Two-sided 95 %.
-Z95 = 1.959963984540054
+__all__ = [
+    "Labelled",
+    "Measured",
+    "Measures",
+    "default_metric",
+    "loss_of_metric",
+    "losses",
+    "measure",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +46,13 @@ class Labelled:
         return len(self.actual)
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A metric with its 95 % confidence interval, in the metric's own unit."""
-
-    value: float
-    lower: float
-    upper: float
-
-
 def default_metric(task: Task) -> str:
     """Return the metric that is watched when none is named."""
     return "accuracy" if task == Task.classification else "rmse"
 
 
 def loss_of_metric(metric: str) -> str:
-    """Return the loss per row that belongs to a metric."""
+    """Return the loss per row that belongs to a metric of gates and releases."""
     known = {
         "accuracy": "error",
         "f1": "error",
@@ -69,80 +71,293 @@ def losses(name: str, rows: Labelled) -> NDArray[np.float64]:
     Raises
     ------
     InvalidInput
-        A log loss is asked of a model that gives no probabilities.
+        A log loss is asked of a model that gives no probabilities, or an error in numbers of labels that are none.
     NotFound
         There is no such loss.
     """
     if name == "error":
         return np.asarray(rows.actual != rows.prediction, np.float64)
     if name == "log_loss":
-        return _log_losses(rows)
-    difference = rows.actual.astype(np.float64) - rows.prediction.astype(np.float64)
-    if name == "absolute_error":
-        return np.abs(difference)
-    if name == "squared_error":
-        return difference**2
-    raise NotFound.among("loss per row", name, ["absolute_error", "error", "log_loss", "squared_error"])
+        probability = _probability(rows, "A log loss")
+        places = {name: place for place, name in enumerate(rows.classes)}
+        return _log_losses(probability, _codes(rows.actual, places))
+    if name not in {"absolute_error", "squared_error"}:
+        raise NotFound.among("loss per row", name, ["absolute_error", "error", "log_loss", "squared_error"])
+    difference = _numbers(rows.actual, "label") - _numbers(rows.prediction, "prediction")
+    return np.abs(difference) if name == "absolute_error" else difference**2
 
 
-def _log_losses(rows: Labelled) -> NDArray[np.float64]:
-    if rows.probability is None:
+def _numbers(values: NDArray[Any], what: str) -> NDArray[np.float64]:
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError):
+        wrong = next(value for value in values.tolist() if not isinstance(value, int | float))
         raise InvalidInput(
-            "The model gives no probabilities.", valid="A log loss needs them.", hint="use 'accuracy'"
+            f"The {what} {wrong!r} is no number.",
+            valid="The errors of a regression are differences of numbers.",
+            hint="use a metric of classifications, such as 'accuracy'",
+        ) from None
+
+
+def _probability(rows: Labelled, what: str) -> NDArray[np.float64]:
+    if rows.probability is None or not len(rows.classes):
+        raise InvalidInput(
+            "The model gives no probabilities.", valid=f"{what} needs them.", hint="use 'accuracy'"
         )
-    places = {name: place for place, name in enumerate(rows.classes)}
-    index = np.array([places.get(value, -1) for value in rows.actual.tolist()])
-    chosen = np.where(index >= 0, rows.probability[np.arange(len(rows)), index], 0.0)
-    return np.asarray(-np.log(np.clip(chosen, 1e-15, 1.0)))
+    return rows.probability
 
 
-def measure(metric: str, rows: Labelled) -> Measured:
-    """Compute a metric over n >= 1 rows with its 95 % interval.
+def _codes(values: NDArray[Any], places: dict[Any, int]) -> NDArray[np.int64]:
+    """Return the place of each value, -1 for one that has none."""
+    return np.fromiter((places.get(value, -1) for value in values.tolist()), np.int64, len(values))
 
-    Accuracy has a Wilson interval, means have a normal one, RMSE the root of the normal interval of its square, F1
-    (macro) that of 200 bootstrap samples with a fixed seed.
+
+def _of_actual(probability: NDArray[np.float64], code: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the probability that the model gave to what was true: 0 to a class that it does not know."""
+    return np.where(code >= 0, probability[np.arange(len(code)), code], 0.0)
+
+
+def _log_losses(probability: NDArray[np.float64], code: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(-np.log(np.clip(_of_actual(probability, code), 1e-15, 1.0)))
+
+
+def measure(metric: str, rows: Labelled, *, positive: Scalar | None = None, level: float = LEVEL) -> Measured:
+    """Compute one metric of `WATCHED` over n >= 1 rows with its interval: see `Measures`."""
+    return Measures(rows, positive).of(metric, level)
+
+
+class Measures:
+    """The metrics of one set of n >= 1 labelled rows; what several of them need is computed once.
+
+    Metrics of classes are of the `positive` class. Without one, precision, recall and those of ranking are of the second of
+    two classes, and the mean over the classes of more; F1 is then always the mean over the classes, as gates have it. A label
+    of a class that the model does not know is never predicted, so it counts as wrong; to a ranking it is not positive.
+    MAPE leaves out rows whose label is 0. The calibration error is of the second of two classes, else of the likeliest class.
+
+    Shares have Wilson's interval, means Student's, those over classes the interval of Zou and Donner, errors squared one on
+    the logarithmic scale, the median its order statistics; all others have the variance of the infinitesimal jackknife.
 
     References
     ----------
-    Wilson (1927), Probable inference, the law of succession, and statistical inference.
-    Efron and Tibshirani (1993), An Introduction to the Bootstrap.
+    Takahashi, Yamamoto, Kuchiba and Koyama (2022), Confidence interval for micro-averaged F1 and macro-averaged F1 scores
+    (its delta method gives the variance that the jackknife gives here).
+    Brier (1950), Verification of forecasts expressed in terms of probability.
     """
-    if metric == "f1":
-        return _bootstrapped(rows)
-    values = losses(loss_of_metric(metric), rows)
-    if metric == "accuracy":
-        return _wilson(1.0 - float(values.mean()), len(values))
-    mean = float(values.mean())
-    half = Z95 * float(values.std(ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else np.inf
-    if metric == "rmse":
-        return Measured(
-            float(np.sqrt(mean)), float(np.sqrt(max(0.0, mean - half))), float(np.sqrt(mean + half))
+
+    def __init__(self, rows: Labelled, positive: Scalar | None = None) -> None:
+        self._rows = rows
+        self._positive = positive
+
+    def of(self, metric: str, level: float = LEVEL) -> Measured:
+        """Compute a metric with its interval; NaN where the rows do not define it.
+
+        Raises
+        ------
+        InvalidInput
+            The metric needs probabilities, numbers, or a positive class that the model does not have.
+        NotFound
+            There is no such metric.
+        """
+        if metric not in WATCHED:
+            raise NotFound.among("metric", metric, WATCHED)
+        compute: Callable[[float], Measured] = getattr(self, f"_{metric}")
+        return compute(level)
+
+    def _accuracy(self, level: float) -> Measured:
+        right = int(np.count_nonzero(self._actual == self._predicted))
+        return _share(right, len(self._rows), level)
+
+    def _balanced_accuracy(self, level: float) -> Measured:
+        return _mean_share(self._hits, np.bincount(self._actual, minlength=len(self._classes)), level)
+
+    def _recall(self, level: float) -> Measured:
+        return self._of_classes(np.bincount(self._actual, minlength=len(self._classes)), level)
+
+    def _precision(self, level: float) -> Measured:
+        return self._of_classes(np.bincount(self._predicted, minlength=len(self._classes)), level)
+
+    def _of_classes(self, of: NDArray[np.int64], level: float) -> Measured:
+        place = self._place
+        if place is None:
+            return _mean_share(self._hits, of, level)
+        return _share(int(self._hits[place]), int(of[place]), level)
+
+    def _f1(self, level: float) -> Measured:
+        size = len(self._classes)
+        sums = np.bincount(self._actual, minlength=size) + np.bincount(self._predicted, minlength=size)
+        if self._positive is not None and self._place is not None:
+            hits, place = self._hits, self._place
+            # F1 is 2 j / (1 + j) of the share j of hits among all rows that are or were said to be positive.
+            jaccard = _share(int(hits[place]), int(sums[place] - hits[place]), level)
+            return Measured(*(2 * one / (1 + one) for one in (jaccard.value, jaccard.lower, jaccard.upper)))
+        known = sums > 0
+        of_class = np.where(known, 2 * self._hits / np.maximum(sums, 1), 0.0)
+        missed = np.where(known, of_class / np.maximum(sums, 1), 0.0)
+        won = np.where(known, 2 * (1 - of_class) / np.maximum(sums, 1), 0.0)
+        classes = int(np.count_nonzero(known))
+        influence = (
+            np.where(
+                self._actual == self._predicted,
+                won[self._actual],
+                -missed[self._actual] - missed[self._predicted],
+            )
+            / classes
         )
-    return Measured(mean, float(mean - half), float(mean + half))
+        value = min(1.0, float(of_class.sum()) / classes)
+        return intervals.effective(value, float(influence @ influence), len(self._rows), level)
+
+    def _roc_auc(self, level: float) -> Measured:
+        return self._ranked(roc_auc, "The ROC AUC", level)
+
+    def _average_precision(self, level: float) -> Measured:
+        return self._ranked(average_precision, "The average precision", level)
+
+    def _ranked(
+        self,
+        compute: Callable[[NDArray[np.bool_], NDArray[np.float64]], Ranked | None],
+        what: str,
+        level: float,
+    ) -> Measured:
+        probability = _probability(self._rows, what)
+        place = self._column
+        places = [place] if place is not None else range(probability.shape[1])
+        found = [
+            (one, int(np.count_nonzero(self._known == at)))
+            for at in places
+            if (one := compute(self._known == at, probability[:, at])) is not None
+        ]
+        if not found:
+            return UNDEFINED
+        value = float(np.mean([one.value for one, _ in found]))
+        influence = np.sum([one.influence for one, _ in found], axis=0) / len(found)
+        rarest = min(min(hits, len(self._rows) - hits) or hits for _, hits in found)
+        return intervals.effective(value, float(influence @ influence), rarest, level)
+
+    def _calibration_error(self, level: float) -> Measured:
+        probability, came_true = self.forecast
+        return reliability(probability, came_true).error(level)
+
+    @cached_property
+    def forecast(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Of each row the probability of the second of two classes, else of the likeliest, and whether it came true.
+
+        Raises
+        ------
+        InvalidInput
+            The model gives no probabilities.
+        """
+        probability = _probability(self._rows, "Calibration")
+        if probability.shape[1] == 2:
+            return np.clip(probability[:, 1], 0.0, 1.0), self._known == 1
+        top = probability.argmax(axis=1)
+        return np.clip(probability[np.arange(len(top)), top], 0.0, 1.0), self._known == top
+
+    def _log_loss(self, level: float) -> Measured:
+        return intervals.mean(_log_losses(_probability(self._rows, "A log loss"), self._known), level)
+
+    def _brier(self, level: float) -> Measured:
+        probability = _probability(self._rows, "The Brier score")
+        square = (probability**2).sum(axis=1) - 2 * _of_actual(probability, self._known) + 1
+        return intervals.mean(square / 2 if probability.shape[1] == 2 else square, level)
+
+    def _mae(self, level: float) -> Measured:
+        return intervals.mean(np.abs(self._errors), level)
+
+    def _median_absolute_error(self, level: float) -> Measured:
+        return intervals.median(np.abs(self._errors), level)
+
+    def _mape(self, level: float) -> Measured:
+        actual = self._numbers
+        some = actual != 0
+        if not some.any():
+            return UNDEFINED
+        return intervals.mean(np.abs(self._errors[some] / actual[some]), level)
+
+    def _rmse(self, level: float) -> Measured:
+        square = self._errors**2
+        n = len(square)
+        error = float(square.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+        found = intervals.positive(float(square.mean()), error, n, level)
+        return Measured(math.sqrt(found.value), math.sqrt(found.lower), math.sqrt(found.upper))
+
+    def _r2(self, level: float) -> Measured:
+        square, away = self._errors**2, (self._numbers - self._numbers.mean()) ** 2
+        n, spread = len(square), float(away.mean())
+        if n < 2 or not spread > 0:
+            return UNDEFINED
+        left = float(square.mean()) / spread
+        influence = (square - left * away) / spread
+        found = intervals.positive(left, float(influence.std(ddof=1)) / math.sqrt(n), n, level)
+        return Measured(1 - found.value, 1 - found.upper, 1 - found.lower)
+
+    @cached_property
+    def _numbers(self) -> NDArray[np.float64]:
+        return _numbers(self._rows.actual, "label")
+
+    @cached_property
+    def _errors(self) -> NDArray[np.float64]:
+        return self._numbers - _numbers(self._rows.prediction, "prediction")
+
+    @cached_property
+    def _classes(self) -> dict[Any, int]:
+        """The model's classes, then all others that occur, with their places."""
+        known = dict.fromkeys(self._rows.classes)
+        met = dict.fromkeys(
+            sorted(set(self._rows.actual.tolist()) | set(self._rows.prediction.tolist()), key=str)
+        )
+        declared = {} if self._positive is None else {self._positive: None}
+        return {name: place for place, name in enumerate(known | met | declared)}
+
+    @cached_property
+    def _actual(self) -> NDArray[np.int64]:
+        return _codes(self._rows.actual, self._classes)
+
+    @cached_property
+    def _predicted(self) -> NDArray[np.int64]:
+        return _codes(self._rows.prediction, self._classes)
+
+    @cached_property
+    def _known(self) -> NDArray[np.int64]:
+        """The column of the probabilities that belongs to each label, -1 for a class that the model does not know."""
+        return np.where(self._actual < len(self._rows.classes), self._actual, -1)
+
+    @cached_property
+    def _hits(self) -> NDArray[np.int64]:
+        """How often each class was predicted and true."""
+        return np.bincount(self._actual[self._actual == self._predicted], minlength=len(self._classes))
+
+    @cached_property
+    def _place(self) -> int | None:
+        """The place of the class that precision and recall are of; None for the mean over all."""
+        classes: Sequence[Any] = self._rows.classes or list(self._classes)
+        if self._positive is None:
+            return 1 if len(classes) == 2 else None
+        if self._rows.classes and self._positive not in self._rows.classes:
+            raise InvalidInput(
+                f"The positive class {self._positive!r} is none of the model's.",
+                valid=f"It has {listing(repr(one) for one in classes)}.",
+                hint="edit performance.positive in loopwright.toml",
+            )
+        return self._classes[self._positive]
+
+    @cached_property
+    def _column(self) -> int | None:
+        """The same among the columns of the probabilities."""
+        place = self._place
+        return place if place is None or place < len(self._rows.classes) else None
 
 
-def _wilson(share: float, n: int) -> Measured:
-    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    return Measured(share, float(max(0.0, centre - half)), float(min(1.0, centre + half)))
+def _share(hits: int, of: int, level: float) -> Measured:
+    if not of:
+        return UNDEFINED
+    lower, upper = intervals.wilson(hits / of, of, level)
+    return Measured(hits / of, float(lower), float(upper))
 
 
-def _macro_f1(actual: NDArray[Any], prediction: NDArray[Any], classes: Sequence[Any]) -> float:
-    found = []
-    for name in classes:
-        hits = float(((actual == name) & (prediction == name)).sum())
-        total = float((actual == name).sum() + (prediction == name).sum())
-        if total:
-            found.append(2 * hits / total)
-    return float(np.mean(found)) if found else 0.0
-
-
-def _bootstrapped(rows: Labelled) -> Measured:
-    classes = sorted(set(rows.actual.tolist()) | set(rows.prediction.tolist()), key=str)
-    random = np.random.default_rng(0)
-    samples = [
-        _macro_f1(rows.actual[index], rows.prediction[index], classes)
-        for index in (random.integers(0, len(rows), len(rows)) for _ in range(200))
-    ]
-    value = _macro_f1(rows.actual, rows.prediction, classes)
-    return Measured(value, float(np.quantile(samples, 0.025)), float(np.quantile(samples, 0.975)))
+def _mean_share(hits: NDArray[np.int64], of: NDArray[np.int64], level: float) -> Measured:
+    """Return the mean share over the classes that occur."""
+    some = of > 0
+    if not some.any():
+        return UNDEFINED
+    shares = hits[some] / of[some]
+    return intervals.mover(shares, intervals.wilson(shares, of[some].astype(np.float64), level))

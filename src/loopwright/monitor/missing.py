@@ -28,18 +28,17 @@ class MissingCheck:
             block = context.data.counts(context.champion, segment)
             for column in columns:
                 counts = block.column(column.name)
-                if counts is None:
+                if counts is None or not counts.rows:
                     continue
                 trained = column.nulls / max(1, column.rows)
                 bound = upper_bound(column.nulls, max(1, column.rows), level)
                 share = Share(
                     column.name,
-                    int(counts.missing),
+                    counts.missing,
                     rows,
                     trained,
                     bound,
                     context.config.quality.missing,
-                    {},
                 )
                 found.append((segment, share))
         return signals(context, self.name, found, level)

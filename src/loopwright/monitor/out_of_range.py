@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from loopwright.monitor.base import ALL, Context, Phase, Segment
-from loopwright.monitor.quality import MIN_ROWS, QUIET, Share, parts, signals
+from loopwright.monitor.quality import MIN_ROWS, QUIET, Share, parts, signals, upper_bound
 from loopwright.predictions.schema import INPUT
 from loopwright.records import Signal
 from loopwright.registry.profile import ColumnProfile
@@ -48,7 +48,7 @@ class OutOfRangeCheck:
             for column in (profile.columns if profile is not None else ())
             if column.kind == "numeric" and column.name in context.data.names and column.name not in declared
         ]
-        level = QUIET / max(1, 2 * len(judged) * (len(columns) + len(declared)))
+        level = QUIET / max(1, 3 * len(judged) * (len(columns) + len(declared)))
         found = [
             (segment, share)
             for segment, rows in judged
@@ -66,19 +66,26 @@ class OutOfRangeCheck:
         counts = context.data.counts(context.champion, segment).column(column.name)
         if counts is None or column.minimum is None or column.maximum is None:
             return None
-        present = rows - int(counts.missing)
-        trained = column.rows - column.nulls
+        present, trained = rows - counts.missing, column.rows - column.nulls
         if not present or not trained:
             return None
-        below, above = int(counts.below), int(counts.above)
+        bound = coverage_bound(trained - column.infinite, level)
+        if column.infinite:
+            bound = min(1.0, bound + upper_bound(column.infinite, trained, level))
         return Share(
             column.name,
-            below + above,
+            counts.below + counts.above,
             present,
-            0.0,
-            coverage_bound(trained, level),
+            column.infinite / trained,
+            bound,
             context.config.quality.out_of_range,
-            {"below": below, "above": above, "low": column.minimum, "high": column.maximum},
+            {
+                "below": counts.below,
+                "above": counts.above,
+                "infinite": counts.infinite,
+                "low": column.minimum,
+                "high": column.maximum,
+            },
         )
 
     def _declared(self, context: Context, name: str, low: float, high: float) -> Share | None:

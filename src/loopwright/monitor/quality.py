@@ -7,7 +7,7 @@ by chance. The tests of one check in one window are a family: together they fire
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scipy.special import bdtrc, betaincinv
@@ -47,7 +47,7 @@ class Share:
     trained: float
     bound: float
     allowed: float
-    detail: dict[str, Any]
+    detail: dict[str, Any] = field(default_factory=dict)
 
     @property
     def value(self) -> float:
@@ -78,7 +78,9 @@ def parts(context: Context) -> Iterator[tuple[Segment, int]]:
             yield segment, rows
 
 
-def signals(context: Context, check: str, found: Sequence[tuple[Segment, Share]], level: float) -> list[Signal]:
+def signals(
+    context: Context, check: str, found: Sequence[tuple[Segment, Share]], level: float
+) -> list[Signal]:
     """Judge shares that were found in one window, and return those to keep: fired ones, and the most conspicuous.
 
     Parameters
@@ -100,7 +102,15 @@ def signals(context: Context, check: str, found: Sequence[tuple[Segment, Share]]
         fired = share.value > limit and p <= level
         made.append(
             signal(
-                context, check, share.name, share.value, limit, share.rows, fired, segment=segment, detail=detail
+                context,
+                check,
+                share.name,
+                share.value,
+                limit,
+                share.rows,
+                fired,
+                segment=segment,
+                detail=detail,
             )
         )
     made.sort(key=lambda one: (not one.fired, one.detail["trained"] - one.value, one.subject))

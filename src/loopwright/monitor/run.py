@@ -2,144 +2,221 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
-from loopwright import plugins
 from loopwright.config import MonitorConfig, Project
-from loopwright.errors import LoopwrightError
-from loopwright.ledger import Ledger
+from loopwright.ledger import Ledger, State
 from loopwright.monitor.alerts import judge
-from loopwright.monitor.base import Check, Context, Phase
-from loopwright.monitor.metrics import default_metric
+from loopwright.monitor.base import Phase
+from loopwright.monitor.failures import Failures
+from loopwright.monitor.label_delay import LabelDelay
+from loopwright.monitor.late import grown
+from loopwright.monitor.results import Results
+from loopwright.monitor.watching import Watched
 from loopwright.monitor.windows import due
 from loopwright.predictions import PredictionStore
-from loopwright.predictions.privacy import left_out
-from loopwright.records import Alert, Deployment, ModelVersion, Signal, Task, Window
-from loopwright.registry.profile import Profile, read_profile
+from loopwright.records import Alert, Deployment, Judged, Window
 
-__all__ = ["tick"]
+__all__ = ["judge_span", "tick"]
 
 log = logging.getLogger(__name__)
 #: A window is judged this long after its end at the earliest: clocks and queues are not exact.
 SLACK = timedelta(seconds=0.5)
+#: Windows without all their labels that are looked at in one turn, at most.
+MOST_IMMATURE = 20
+#: The time between two looks at such a window: a part of its length, and of its age when that is longer.
+PARTS, PARTS_OF_AGE = 20, 10
+SOONEST, LATEST = timedelta(seconds=0.5), timedelta(minutes=5)
+#: After a turn that failed.
+AGAIN = timedelta(seconds=5)
+#: What was found is kept so long, or as long as the log where that keeps predictions longer.
+KEPT = timedelta(days=400)
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What a process knows of a deployment between two turns. It only saves work: all that counts is in the ledger."""
+
+    watched: Watched
+    revision: int
+    project: Project
+    at: datetime
+    next: datetime
+    grown: datetime
+    looks: dict[Window, datetime] = field(default_factory=dict)
+    begun: bool = False
+
+
+class Runner:
+    """Looks after the windows of all deployments of one project."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._results = Results(ledger)
+        self._failures = Failures(ledger)
+        self._known: dict[str, _Memory] = {}
+        self._pruned: datetime | None = None
+
+    def tick(self, project: Project, store: PredictionStore, now: datetime) -> list[Alert]:
+        """Judge what is due, see `tick`."""
+        opened: list[Alert] = []
+        for state in self.ledger.states("deployment"):
+            memory = self._remembered(project, store, state, now)
+            if memory is not None and now >= memory.next:
+                opened += self._turn(memory, now)
+        self._prune(project, now)
+        return opened
+
+    def _remembered(
+        self, project: Project, store: PredictionStore, state: State, now: datetime
+    ) -> _Memory | None:
+        """Return what is known of a deployment; None where nobody watches it. Most turns end with this."""
+        memory = self._known.get(state.key)
+        if memory is None or memory.revision != state.revision or memory.project is not project:
+            deployment = state.read(Deployment)
+            config = project.config.monitor.get(deployment.model)
+            if config is None or state.key not in project.config.deployment or not deployment.variants:
+                self._known.pop(state.key, None)
+                return None
+            watched = Watched(project, self.ledger, store, deployment, config, self._failures)
+            memory = _Memory(watched, state.revision, project, now, now, now)
+            self._known[state.key] = memory
+        elif now < memory.at:
+            # The clock was set back: what was to come then is no measure any more.
+            memory.next = memory.grown = now
+            memory.looks.clear()
+        memory.at = now
+        return memory
+
+    def _turn(self, memory: _Memory, now: datetime) -> list[Alert]:
+        watched = memory.watched
+        opened: list[Alert] = []
+        try:
+            for window in self._new(watched, "inputs", now):
+                watched.inputs(window, now)
+                opened += self._alerts(watched, now)
+            for window in [*self._waiting(memory, now), *self._new(watched, "labels", now)]:
+                judged = watched.labels(window, self._delay(watched, now), now)
+                memory.looks[window] = _look(judged, watched.config, now)
+                if judged.state == "judged":
+                    opened += self._alerts(watched, now)
+            if self._late(memory, now) or not memory.begun:
+                # Also when a process begins: the last one may have been killed between a window and its alerts.
+                opened += self._alerts(watched, now)
+            memory.begun = True
+            memory.next = self._next(memory, now)
+        except Exception as error:
+            log.exception("the monitors of %s failed", watched.name)
+            self._failures.failed(watched.name, "monitors", str(error) or repr(error), None)
+            memory.next = now + AGAIN
+        return opened
+
+    def _new(self, watched: Watched, phase: Phase, now: datetime) -> Iterable[Window]:
+        """Return the windows that have ended and were never looked at."""
+        after = self._results.last_end(watched.name, phase, until=now) or watched.started
+        return due(watched.config.window, after=after, now=now, delay=SLACK)
+
+    def _delay(self, watched: Watched, now: datetime) -> LabelDelay:
+        return LabelDelay.read(watched.store, watched.name, now, watched.config)
+
+    def _waiting(self, memory: _Memory, now: datetime) -> list[Window]:
+        """Return windows that wait for labels and are to be looked at again: those that may be mature first."""
+        watched = memory.watched
+        found = [one.window for one in self._immature(watched)]
+        memory.looks = {window: at for window, at in memory.looks.items() if window in found}
+        old_enough = now - watched.config.performance.label_delay
+        ready = [window for window in found if memory.looks.get(window, now) <= now]
+        ready.sort(key=lambda window: (window.end > old_enough, window.start))
+        return ready[:MOST_IMMATURE]
+
+    def _immature(self, watched: Watched) -> list[Judged]:
+        return self._results.windows(watched.name, "labels", states=("immature",), limit=1000)
+
+    def _late(self, memory: _Memory, now: datetime) -> bool:
+        """Judge the windows again that rows came into since; return whether there were any."""
+        watched = memory.watched
+        if now < memory.grown:
+            return False
+        memory.grown = now + max(watched.config.window / 2, timedelta(seconds=30))
+        found = grown(self._results, watched.store, watched.name, watched.config.window, now)
+        for window in found:
+            watched.inputs(window, now)
+            watched.labels(window, self._delay(watched, now), now)
+        return bool(found)
+
+    def _alerts(self, watched: Watched, now: datetime) -> list[Alert]:
+        return judge(self.ledger, watched.name, watched.champion, watched.config, now)
+
+    def _next(self, memory: _Memory, now: datetime) -> datetime:
+        """Return when there is something to do next: a window ends, or one that waits for labels is looked at."""
+        watched = memory.watched
+        length = watched.config.window
+        ends = [
+            (self._results.last_end(watched.name, phase, until=now) or watched.started) + length + SLACK
+            for phase in ("inputs", "labels")
+        ]
+        waiting = [memory.looks.get(one.window, now) for one in self._immature(watched)]
+        return min([*ends, memory.grown, *waiting])
+
+    def _prune(self, project: Project, now: datetime) -> None:
+        """Delete old windows, once a day."""
+        if self._pruned is not None and abs(now - self._pruned) < timedelta(days=1):
+            return
+        self._pruned = now
+        self._results.prune(now - max(KEPT, project.config.log.keep or KEPT))
+
+
+def _look(judged: Judged, config: MonitorConfig, now: datetime) -> datetime:
+    """Return when to look at a window again that waits for its labels: the older it is, the less often."""
+    length, age = judged.window.end - judged.window.start, now - judged.window.end
+    wait = min(max(length / PARTS, age / PARTS_OF_AGE, SOONEST), max(LATEST, length / PARTS))
+    due_at = judged.window.end + config.performance.label_delay
+    return min(now + wait, due_at) if due_at > now else now + wait
+
+
+#: The last ledger that was looked after; a process has one project.
+_last: Runner | None = None
 
 
 def tick(project: Project, ledger: Ledger, store: PredictionStore, now: datetime) -> list[Alert]:
     """Judge all windows that are due and return the alerts that were opened.
 
-    What was judged is read from the ledger, so that a killed process goes on where it stopped. A check that fails
-    leaves an event ``monitor.failed`` and stops nothing else.
+    Windows of inputs are judged when they are over, those of labels when their labels have come. What was judged is read
+    from the ledger, so that a killed process goes on where it stopped. A check that fails leaves its reason with the
+    window, an event ``monitor.failed`` when it is a new one, and stops nothing else.
     """
-    opened: list[Alert] = []
-    for state in ledger.states("deployment"):
-        deployment = state.read(Deployment)
-        config = project.config.monitor.get(deployment.model)
-        if config is None or deployment.name not in project.config.deployment:
-            continue
-        for phase in ("inputs", "labels"):
-            opened += _phase(project, ledger, store, deployment, config, phase, now)
-    return opened
+    global _last
+    if _last is None or _last.ledger is not ledger:
+        _last = Runner(ledger)
+    return _last.tick(project, store, now)
 
 
-def _phase(
+def judge_span(
     project: Project,
     ledger: Ledger,
     store: PredictionStore,
-    deployment: Deployment,
-    config: MonitorConfig,
-    phase: Phase,
+    deployment: str,
+    since: datetime,
+    until: datetime,
     now: datetime,
-) -> list[Alert]:
-    delay = SLACK + (config.performance.label_delay if phase == "labels" else timedelta(0))
-    opened: list[Alert] = []
-    champion = deployment.variants[0].version
-    for window in due(config.window, after=_judged(ledger, deployment, phase), now=now, delay=delay):
-        signals = _signals(project, ledger, store, deployment, config, phase, window, champion)
-        ledger.append(
-            "monitor.window", deployment.name, {"window": window, "phase": phase, "signals": signals}
-        )
-        opened += judge(ledger, deployment.name, phase, champion, config.window.total_seconds())
-    return opened
+) -> list[Judged]:
+    """Judge all whole windows of a span, also those that were judged before; for past rows that were brought in.
 
+    What was found replaces what was kept. Alerts follow from the newest windows at the next turn, as ever.
 
-def _judged(ledger: Ledger, deployment: Deployment, phase: Phase) -> datetime:
-    """Return the end of the last window judged, or when the deployment was first started."""
-    for event in reversed(ledger.events("monitor.window", deployment.name, newest=True, limit=20)):
-        if event.payload["phase"] == phase:
-            return datetime.fromisoformat(event.payload["window"]["end"])
-    started = ledger.events("deployment.changed", deployment.name, limit=1)
-    return started[0].at if started else deployment.changed
-
-
-def _signals(
-    project: Project,
-    ledger: Ledger,
-    store: PredictionStore,
-    deployment: Deployment,
-    config: MonitorConfig,
-    phase: Phase,
-    window: Window,
-    champion: int,
-) -> list[Signal]:
-    table = store.table(deployment=deployment.name, since=window.start, until=window.end)
-    # What the log does not keep as it came would look like drift: only missing values, or only unseen ones.
-    hidden = {f"input_{name}" for name in left_out(project.config.deployment[deployment.name])}
-    table = table.drop_columns(sorted(hidden.intersection(table.column_names)))
-
-    def query(sql: str) -> Any:
-        found = store.query(sql, deployment=deployment.name, since=window.start, until=window.end)
-        return found.column(0)[0].as_py() if found.num_rows and found.num_columns else None
-
-    context = Context(
-        model=deployment.model,
-        deployment=deployment.name,
-        window=window,
-        config=config,
-        champion=champion,
-        table=table,
-        profile=_profiles(project, deployment.model),
-        query=query,
-        metric=_metric(ledger, deployment, config, champion),
-    )
-    signals: list[Signal] = []
-    for name in plugins.names("check"):
-        check: Check = plugins.load("check", name)()
-        if check.phase != phase:
-            continue
-        try:
-            signals += check.run(context)
-        except LoopwrightError as error:
-            ledger.append(
-                "monitor.failed", deployment.name, {"check": name, "window": window, "reason": str(error)}
-            )
-        except Exception as error:
-            log.exception("check %s of %s failed", name, deployment.name)
-            ledger.append(
-                "monitor.failed", deployment.name, {"check": name, "window": window, "reason": repr(error)}
-            )
-    return signals
-
-
-def _profiles(project: Project, model: str) -> Callable[[int], Profile | None]:
-    known: dict[int, Profile | None] = {}
-
-    def profile(version: int) -> Profile | None:
-        if version not in known:
-            known[version] = None
-            with contextlib.suppress(LoopwrightError, OSError):
-                known[version] = read_profile(project.scorer(model, version) / "profile.json")
-        return known[version]
-
-    return profile
-
-
-def _metric(ledger: Ledger, deployment: Deployment, config: MonitorConfig, champion: int) -> str:
-    if config.performance.metric:
-        return config.performance.metric
-    state = ledger.get("model_version", f"{deployment.model}/{champion}")
-    signature = state.read(ModelVersion).signature if state else None
-    return default_metric(signature.task if signature else Task.classification)
+    Raises
+    ------
+    NotFound
+        There is no such deployment or no monitor of its model.
+    """
+    watched = Watched.open(project, ledger, store, deployment)
+    delay = LabelDelay.read(store, deployment, now, watched.config)
+    length = watched.config.window
+    found = []
+    most = int((until - since) / length) + 1
+    for window in due(length, after=since, now=min(until, now), delay=timedelta(0), most=most):
+        found += [watched.inputs(window, now), watched.labels(window, delay, now)]
+    return found

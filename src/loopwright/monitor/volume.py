@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,9 +68,11 @@ class VolumeCheck:
         least, most = context.config.quality.rows_at_least, context.config.quality.rows_at_most
         if least is not None or most is not None:
             below, above = least is not None and rows < least, most is not None and rows > most
-            limit = most if above or least is None else least
-            detail = {"declared": True, "least": least, "most": most}
-            return [self._signal(context, rows, math.nan if limit is None else limit, below or above, detail)]
+            bound = most if above or least is None else least
+            declared = {"declared": True, "least": least, "most": most}
+            return [
+                self._signal(context, rows, math.nan if bound is None else bound, below or above, declared)
+            ]
         earlier = context.results.windows(
             context.deployment,
             "inputs",
@@ -92,6 +95,6 @@ class VolumeCheck:
         return [self._signal(context, rows, limit, not low <= rows <= high, detail)]
 
     def _signal(
-        self, context: Context, rows: int, limit: float, fired: bool, detail: dict[str, object]
+        self, context: Context, rows: int, limit: float, fired: bool, detail: dict[str, Any]
     ) -> Signal:
         return signal(context, self.name, "rows", float(rows), float(limit), rows, fired, detail=detail)

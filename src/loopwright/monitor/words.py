@@ -122,7 +122,9 @@ def _out_of_range(signal: Signal, where: str) -> str:
 
 
 def _duplicates(signal: Signal, where: str) -> str:
-    what = "an id that another has" if signal.subject == "prediction_id" else f"the {signal.subject} of another"
+    what = (
+        "an id that another has" if signal.subject == "prediction_id" else f"the {signal.subject} of another"
+    )
     return (
         f"{_percent(signal.value)} of {signal.rows:,} predictions of {where} have {what}, allowed "
         f"{_percent(signal.limit)}"
