@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from loopwright import parts
 from loopwright.config import Project
-from loopwright.console import monitors, schedules, serving, traffic
+from loopwright.console import schedules, serving, traffic
 from loopwright.console.links import Links
+from loopwright.console.monitoring.health import health
+from loopwright.console.monitoring.source import Source
+from loopwright.console.monitoring.views import Health
 from loopwright.console.releases import release_now
 from loopwright.console.sentences import KINDS, entry
 from loopwright.console.views import (
@@ -32,7 +35,7 @@ from loopwright.console.views import (
 from loopwright.deploy.overview import try_address
 from loopwright.errors import Unavailable
 from loopwright.ledger import Event, Ledger
-from loopwright.predictions import PredictionStore
+from loopwright.predictions import PredictionStore, files
 from loopwright.records import (
     Alert,
     Deployment,
@@ -64,7 +67,7 @@ _FIRST = {
 class Moment:
     """What all views of one refresh share: the ledger, and the prediction log as it was read at `at`.
 
-    `signatures` has the models that are registered; None for one that was registered by hand, without a signature.
+    `healths` is what the monitors of each deployment found. `signatures` has the models that are registered; None for one that was registered by hand, without a signature.
     `asleep` are the deployments whose model is unloaded until somebody asks.
     """
 
@@ -74,34 +77,59 @@ class Moment:
     signatures: Mapping[str, Signature | None]
     logs: Mapping[str, traffic.Traffic]
     alerts: tuple[Alert, ...]
+    healths: Mapping[str, Health]
     asleep: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, project: Project, ledger: Ledger, store: PredictionStore, at: datetime) -> Moment:
-        """Read the log once for each model that is deployed, and the alerts."""
+        """Read what the monitors found, the alerts, and the log of what is deployed."""
         newest: dict[str, ModelVersion] = {}
         for version in (state.read(ModelVersion) for state in ledger.states("model_version")):
             if version.model not in newest or version.version > newest[version.model].version:
                 newest[version.model] = version
-        logs: dict[str, traffic.Traffic] = {}
-        signatures: dict[str, Signature | None] = {}
-        for model in dict.fromkeys(declared.model for declared in project.config.deployment.values()):
-            signature = newest[model].signature if model in newest else None
-            signatures |= {model: signature} if model in newest else {}
-            metric, _ = traffic.metric_of(project, model, signature)
-            step_s = traffic.metric_step_s(project, model)
-            logs |= traffic.read(store, model, metric, signature, step_s, at)
-        alerts = tuple(state.read(Alert) for state in ledger.states("alert"))
-        return cls(project, ledger, at, signatures, logs, alerts, serving.asleep(project, ledger, at))
+        signatures = {model: version.signature for model, version in newest.items()}
+        alerts = [state.read(Alert) for state in ledger.states("alert")]
+        source = Source(project, ledger, store, at)
+        healths = {name: health(source, name, alerts) for name in project.config.deployment}
+        logs = _logs(project, store, signatures, healths, at)
+        return cls(
+            project, ledger, at, signatures, logs, tuple(alerts), healths, serving.asleep(project, ledger, at)
+        )
 
     def log(self, name: str) -> traffic.Traffic:
         """Return the traffic of a deployment."""
         return self.logs.get(name, traffic.NOTHING)
 
 
+def _logs(
+    project: Project,
+    store: PredictionStore,
+    signatures: Mapping[str, Signature | None],
+    healths: Mapping[str, Health],
+    at: datetime,
+) -> dict[str, traffic.Traffic]:
+    """Read the traffic of all deployments; with their labels where no monitor judges them by windows."""
+    logs: dict[str, traffic.Traffic] = {}
+    logged = files.deployments(project)
+    by_model: dict[str, list[str]] = {}
+    for name, declared in project.config.deployment.items():
+        by_model.setdefault(declared.model, []).append(name)
+    for model, names in by_model.items():
+        mine = [name for name in names if name in logged]
+        if all(healths[name].metric is not None for name in mine):
+            logs |= {name: traffic.read_unlabelled(store, name, at) for name in mine}
+            continue
+        signature = signatures.get(model)
+        metric, _ = traffic.metric_of(project, model, signature)
+        step_s = traffic.metric_step_s(project, model)
+        logs |= traffic.read(store, model, metric, signature, step_s, at)
+    return logs
+
+
 def glance(moment: Moment) -> Glance:
-    """Return one card per declared deployment."""
-    cards = tuple(_card(moment, name) for name in moment.project.config.deployment)
+    """Return one card per declared deployment, the one with most trouble first."""
+    names = sorted(moment.project.config.deployment, key=lambda name: -moment.healths[name].trouble)
+    cards = tuple(_card(moment, name) for name in names)
     planned = schedules.lines(moment.project, moment.ledger, moment.at)
     return Glance(moment.project.name, moment.at, cards, planned)
 
@@ -114,11 +142,10 @@ def story(moment: Moment, name: str, links: Links | None = None) -> Story:
     NotFound
         No deployment of this name is declared.
     """
-    declared = moment.project.deployment(name)
+    moment.project.deployment(name)
     links = links or Links()
     card, log = _card(moment, name), moment.log(name)
     events = _events(moment, name)
-    judged = monitors.windows(moment.ledger, name)
     mine = [alert for alert in moment.alerts if alert.deployment == name]
     mine.sort(key=lambda alert: (alert.state == "resolved", alert.check == "drift", -alert.since.timestamp()))
     since = moment.at - timedelta(seconds=traffic.SPAN_S)
@@ -131,8 +158,6 @@ def story(moment: Moment, name: str, links: Links | None = None) -> Story:
         traffic=log.ticks,
         metric=log.metric,
         markers=tuple(_markers(events, since)),
-        drift=monitors.drift(judged, moment.signatures.get(declared.model)),
-        checks=monitors.checks(judged),
         alerts=tuple(mine[:ALERTS]),
         timeline=_folded(entry(event, links) for event in reversed(events))[:ENTRIES],
         serving=serving.read(moment.project, moment.ledger, name, moment.at),
@@ -165,6 +190,7 @@ def _card(moment: Moment, name: str) -> Card:
         hint=_hint(moment, name, started),
         shadows=tuple(one.version for one in served if one.shadow),
         logged=declared.log.sample,
+        health=moment.healths[name],
     )
 
 
@@ -222,7 +248,6 @@ def _release(moment: Moment, name: str) -> ReleaseNow | None:
 def _numbers(moment: Moment, name: str, champion: int | None) -> Numbers:
     model, log = moment.project.deployment(name).model, moment.log(name)
     metric, better = traffic.metric_of(moment.project, model, moment.signatures.get(model))
-    newest = _newest(log.metric, champion)
     return Numbers(
         rows=log.rows,
         labelled=log.labelled,
@@ -230,16 +255,30 @@ def _numbers(moment: Moment, name: str, champion: int | None) -> Numbers:
         per_s=log.recent_rows / traffic.RATE_S,
         latency_p50_ms=log.recent_p50_ms,
         latency_p99_ms=log.recent_p99_ms,
-        metric=MetricNow(
-            name=metric,
-            better=better,
-            value=newest.points[-1].value if newest else None,
-            version=newest.version if newest else None,
-            rows=newest.points[-1].rows if newest else 0,
-            at=newest.points[-1].start if newest else None,
-            limit=_limit(moment, name, metric, champion),
-        ),
+        metric=_metric(moment, name, metric, better, champion),
         last=log.last,
+    )
+
+
+def _metric(
+    moment: Moment, name: str, metric: str, better: Literal["higher", "lower"], champion: int | None
+) -> MetricNow:
+    """Return the newest value of the metric: as the monitors found it, else as the log has it."""
+    held = moment.healths[name].metric
+    if held is not None:
+        return MetricNow(
+            held.metric, held.better, held.value, held.version, held.rows, held.at, held.limit, held.lower, held.upper
+        )
+    newest = _newest(moment.log(name).metric, champion)
+    monitor = moment.project.config.monitor.get(moment.project.deployment(name).model)
+    return MetricNow(
+        name=metric,
+        better=better,
+        value=newest.points[-1].value if newest else None,
+        version=newest.version if newest else None,
+        rows=newest.points[-1].rows if newest else 0,
+        at=newest.points[-1].start if newest else None,
+        limit=monitor.performance.worse_than if monitor else None,
     )
 
 
@@ -248,17 +287,6 @@ def _newest(series: Iterable[Series], champion: int | None) -> Series | None:
     known = [one for one in series if one.points]
     of_champion = [one for one in known if one.version == champion]
     return (of_champion or sorted(known, key=lambda one: one.points[-1].start))[-1] if known else None
-
-
-def _limit(moment: Moment, name: str, metric: str, champion: int | None) -> float | None:
-    """Return what the monitor holds the metric against: as it last did, else as it is declared."""
-    for event in reversed(moment.ledger.events("monitor.window", name, limit=6, newest=True)):
-        for signal in monitors.signals_of(event):
-            mine = signal.version in {0, champion} and signal.subject in {"", metric}
-            if signal.check == "performance" and mine:
-                return signal.limit
-    monitor = moment.project.config.monitor.get(moment.project.deployment(name).model)
-    return monitor.performance.worse_than if monitor else None
 
 
 def _links(moment: Moment, card: Card, links: Links) -> tuple[Link, ...]:

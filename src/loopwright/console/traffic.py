@@ -6,16 +6,17 @@ One query per model and refresh, over the last `SPAN_S` seconds only.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from loopwright.config import METRICS, Project
 from loopwright.console.views import Point, Series, Tick
 from loopwright.predictions import PredictionStore
+from loopwright.predictions.columns import rows_of
 from loopwright.records import Scalar, Signature, Task
 
-__all__ = ["NOTHING", "RATE_S", "SPAN_S", "STEP_S", "Traffic", "metric_of", "read"]
+__all__ = ["NOTHING", "RATE_S", "SPAN_S", "STEP_S", "Traffic", "metric_of", "read", "read_unlabelled"]
 
 #: How far back the pages look.
 SPAN_S = 15 * 60
@@ -32,7 +33,7 @@ class Traffic:
     """What happened in the last `SPAN_S` seconds. Figures named `recent` are of the last `RATE_S` seconds."""
 
     rows: int
-    labelled: int
+    labelled: int | None
     recent_rows: int
     recent_p50_ms: float | None
     recent_p99_ms: float | None
@@ -67,7 +68,7 @@ def metric_step_s(project: Project, model: str) -> int:
 def read(
     store: PredictionStore, model: str, metric: str, signature: Signature | None, step_s: int, at: datetime
 ) -> dict[str, Traffic]:
-    """Read the last `SPAN_S` seconds before `at` of all deployments of a model, by deployment.
+    """Read the last `SPAN_S` seconds before `at` of all deployments of a model with their labels, by deployment.
 
     The metric is taken over intervals of `step_s` seconds. Deployments without a row in that time are left out.
     """
@@ -79,6 +80,22 @@ def read(
         parts = found.setdefault(row["deployment"], {"tick": [], "metric": [], "all": []})
         parts[row["part"]].append(row)
     return {name: _traffic(parts, since, at, step_s) for name, parts in found.items()}
+
+
+def read_unlabelled(store: PredictionStore, deployment: str, at: datetime) -> Traffic:
+    """Read the last `SPAN_S` seconds before `at` of one deployment, without labels: their join costs more than the rest.
+
+    Its metric is empty: that of a deployment with a monitor is judged by windows.
+    """
+    since = _floor(at, STEP_S) - timedelta(seconds=SPAN_S)
+    with store.view(deployment=deployment, since=since, until=at, labels=False) as view:
+        rows = rows_of(view.table(_traffic_sql(at)))
+    parts: dict[str, list[dict[str, Any]]] = {"tick": [], "metric": [], "all": []}
+    for row in rows:
+        parts[row["part"]].append(row)
+    if not parts["all"]:
+        return NOTHING
+    return replace(_traffic(parts, since, at, STEP_S), labelled=None)
 
 
 def _traffic(parts: dict[str, list[dict[str, Any]]], since: datetime, at: datetime, step_s: int) -> Traffic:
@@ -126,16 +143,34 @@ def _series(rows: list[dict[str, Any]], newest: datetime) -> Iterator[Series]:
 
 
 def _sql(metric: str, signature: Signature | None, step_s: int, at: datetime) -> str:
-    recent = int(at.timestamp() * 1e6) - RATE_S * 1_000_000
-    tick, step = STEP_S * 1_000_000, step_s * 1_000_000
+    step = step_s * 1_000_000
     return f"""
         with seen as (
-            select deployment, epoch_us(at) as us, version, latency_ms, actual, prediction, probability
+            select deployment, epoch_us("at") as us, version, latency_ms, actual, prediction, probability
             from predictions
         ), labelled as (
             select deployment, us // {step} * {step} as start_us, version, actual, prediction, probability
             from seen where actual is not null
         )
+        {_parts_sql(at)}
+        union all by name
+        select 'metric' as part, * from ({_metric_sql(metric, signature)})
+    """
+
+
+def _traffic_sql(at: datetime) -> str:
+    return f"""
+        with seen as (
+            select deployment, epoch_us("at") as us, latency_ms, null::double as actual from predictions
+        )
+        {_parts_sql(at)}
+    """
+
+
+def _parts_sql(at: datetime) -> str:
+    recent = int(at.timestamp() * 1e6) - RATE_S * 1_000_000
+    tick = STEP_S * 1_000_000
+    return f"""
         select 'tick' as part, deployment, us // {tick} * {tick} as start_us, null::int as version,
                count(*) as n, null::bigint as recent, count(actual) as labelled,
                quantile_cont(latency_ms, 0.5)::double as p50, quantile_cont(latency_ms, 0.99)::double as p99,
@@ -147,8 +182,6 @@ def _sql(metric: str, signature: Signature | None, step_s: int, at: datetime) ->
                quantile_cont(latency_ms, 0.5) filter (where us >= {recent})::double as p50,
                quantile_cont(latency_ms, 0.99) filter (where us >= {recent})::double as p99
         from seen group by deployment
-        union all by name
-        select 'metric' as part, * from ({_metric_sql(metric, signature)})
     """
 
 

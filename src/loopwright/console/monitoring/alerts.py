@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,16 +18,15 @@ from loopwright.console.monitoring.views import (
     Bin,
     Found,
     Message,
-    Severity,
     SilenceLine,
     Told,
 )
-from loopwright.ledger import Event
+from loopwright.ledger import Event, Ledger
 from loopwright.ledger.schema import deliveries
-from loopwright.monitor.alerting import active, covers, find, history, short_id
+from loopwright.monitor.alerting import FIELDS, active, covers, find, history, short_id, silence
 from loopwright.records import Alert, Silence, to_plain
 
-__all__ = ["AlertOf", "AlertsOf", "bins_of", "lines", "ordered"]
+__all__ = ["AlertOf", "AlertsOf", "bins_of", "lines", "ordered", "silence_one"]
 
 _GRAVITY: dict[str, int] = {"critical": 0, "warning": 1, "info": 2}
 #: Messages of one alert that are shown, and bins in a plot.
@@ -123,13 +122,13 @@ def lines(alerts: Sequence[Alert], silences: Sequence[Silence]) -> tuple[AlertLi
     """Return alerts as they are shown."""
     made = []
     for alert in alerts:
-        silence = covers(alert, silences) if alert.state != "resolved" else None
+        quiet = covers(alert, silences) if alert.state != "resolved" else None
         made.append(
             AlertLine(
                 id=alert.id,
                 short=short_id(alert),
                 check=alert.check,
-                severity=_severity(alert),
+                severity=alert.severity,
                 state=alert.state,
                 model=alert.model,
                 deployment=alert.deployment,
@@ -144,15 +143,11 @@ def lines(alerts: Sequence[Alert], silences: Sequence[Silence]) -> tuple[AlertLi
                 limit=_finite(alert.limit),
                 rows=alert.rows,
                 by=alert.by,
-                silenced_until=silence.until if silence else None,
+                silenced_until=quiet.until if quiet else None,
                 bins=bins_of(alert.detail),
             )
         )
     return tuple(made)
-
-
-def _severity(alert: Alert) -> Severity:
-    return alert.severity
 
 
 def _finite(value: float | None) -> float | None:
@@ -160,17 +155,31 @@ def _finite(value: float | None) -> float | None:
 
 
 def bins_of(detail: dict[str, Any], most: int = _BINS) -> tuple[Bin, ...]:
-    """Return the bins that a check left for a plot; none where it left none, or what is no bins."""
+    """Return the bins that a check left for a plot, as shares; none where it left none, or what is no bins."""
     found = detail.get("bins")
     if not isinstance(found, list):
         return ()
-    made = []
-    for raw in found[:most]:
-        try:
-            made.append(Bin(str(raw["label"]), float(raw["reference"]), float(raw["current"])))
-        except (TypeError, KeyError, ValueError):
+    try:
+        named = [(str(one.get("bin", one.get("label", ""))), one["reference"], one["current"]) for one in found]
+        before, after = (sum(float(one[place]) for one in named) for place in (1, 2))
+        if before <= 0 or after <= 0:
             return ()
-    return tuple(made)
+        return tuple(Bin(name, float(one) / before, float(two) / after) for name, one, two in named[:most])
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return ()
+
+
+def silence_one(ledger: Ledger, name: str, seconds: int, by: str = "", reason: str = "") -> Silence:
+    """Send no message, for some seconds, of one alert.
+
+    Raises
+    ------
+    NotFound, InvalidInput
+        No alert, or more than one, is called so.
+    """
+    alert = find(ledger, name).read(Alert)
+    fields = {field: str(getattr(alert, field)) for field in FIELDS}
+    return silence(ledger, timedelta(seconds=seconds), by=by, reason=reason, **fields)
 
 
 def points(source: Source, alert: Alert, most: int = _POINTS) -> tuple[Found, ...]:

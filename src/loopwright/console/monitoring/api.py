@@ -23,7 +23,7 @@ from loopwright.console.monitoring.source import MOST_WINDOWS, WINDOWS
 from loopwright.console.refresh import Board
 from loopwright.monitor import alerting
 
-__all__ = ["document", "router"]
+__all__ = ["answered", "csv_of", "document", "router", "sql_router"]
 
 Name = Annotated[str, Path(description="A deployment's name.")]
 AlertName = Annotated[str, Path(description="An alert's id or short id, such as ``e987995f``.")]
@@ -284,7 +284,7 @@ def _alerts(routes: APIRouter, board: Board) -> None:
 
     async def end_silence(silence: str, body: Ended) -> Response:
         """End a silence now."""
-        return answered(await board.change(lambda ledger: alerting.end(ledger, silence, by=body.by)))
+        return answered(await board.change(lambda ledger: alerting.end_silence(ledger, silence, by=body.by)))
 
     _get(routes, "/alerts", views.AlertPage, listed)
     _get(routes, "/silences", list[views.SilenceLine], silences)

@@ -26,12 +26,12 @@ from loopwright.console.monitoring.views import (
     Found,
     Kpi,
     Labels,
+    Marker,
     Moved,
     Performance,
     WindowLine,
 )
 from loopwright.console.tokens import Palette
-from loopwright.console.views import Marker
 
 __all__ = [
     "answer",

@@ -20,10 +20,13 @@ from loopwright.console.monitoring.views import (
     FeatureVersion,
     Found,
     Moved,
+    WindowLine,
 )
 from loopwright.errors import LoopwrightError, NotFound
+from loopwright.monitor.blocks import ColumnCounts, Plan
 from loopwright.monitor.results import moment
-from loopwright.registry.profile import ColumnProfile, histogram, read_profile
+from loopwright.registry.column_profile import ColumnProfile
+from loopwright.registry.profile import Profile, read_profile
 
 __all__ = ["FeatureOf", "FeaturesOf"]
 
@@ -126,9 +129,10 @@ class FeatureOf:
         whole = [one for one in found if not one.segment]
         drift = tuple(one for one in whole if one.check == "drift")
         version = drift[-1].version if drift else champion
-        profile = profile_of(source, declared.model, version, feature)
+        known = profile_of(source, declared.model, version)
+        profile = known.column(feature) if known else None
         detailed = source.in_full(name, "drift", feature, span, most=_MOVED) if span else []
-        bins, basis = _bins(source, name, feature, profile, detailed)
+        bins, basis = _bins(source, name, profile, detailed)
         newest = drift[-1] if drift else None
         detail = detailed[-1][1] if detailed else {}
         return FeatureStory(
@@ -159,19 +163,18 @@ class FeatureOf:
         )
 
 
-def profile_of(source: Source, model: str, version: int | None, feature: str) -> ColumnProfile | None:
-    """Return how an input was distributed in training; None where the version has no profile."""
+def profile_of(source: Source, model: str, version: int | None) -> Profile | None:
+    """Return how the inputs of a version were distributed in training; None where it has no profile."""
     if version is None:
         return None
     with contextlib.suppress(LoopwrightError, OSError):
-        return read_profile(source.project.scorer(model, version) / "profile.json").column(feature)
+        return read_profile(source.project.scorer(model, version) / "profile.json")
     return None
 
 
 def _bins(
     source: Source,
     deployment: str,
-    feature: str,
     profile: ColumnProfile | None,
     detailed: Sequence[tuple[Found, dict[str, Any]]],
 ) -> tuple[tuple[Bin, ...], str]:
@@ -182,27 +185,32 @@ def _bins(
         return (), ""
     start = source.newest(deployment, INPUTS)
     windows = source.windows(deployment, INPUTS, at=moment(start), most=1) if start is not None else []
-    since = windows[0].start if windows else None
-    until = windows[0].end if windows else None
-    column = "input_" + feature
-    try:
+    counted = _counted(source, deployment, profile, windows[0] if windows else None)
+    if counted is None or not counted.rows:
+        return (), ""
+    trained = max(1, profile.rows)
+    bins = tuple(
+        Bin(label, reference / trained, int(count) / counted.rows)
+        for label, reference, count in zip(_labels(profile), profile.reference, counted.bins, strict=True)
+    )
+    return bins, "newest window" if windows else "newest of what is logged"
+
+
+def _counted(
+    source: Source, deployment: str, profile: ColumnProfile, window: WindowLine | None
+) -> ColumnCounts | None:
+    """Count an input of the rows of a window, or of the newest ones; None where the log does not have it."""
+    column = "input_" + profile.name
+    quoted = '"' + column.replace('"', '""') + '"'
+    since, until = (window.start, window.end) if window else (None, None)
+    with contextlib.suppress(LoopwrightError):
         with source.store.view(deployment=deployment, since=since, until=until, labels=False) as view:
             if column not in view.columns():
-                return (), ""
-            quoted = '"' + column.replace('"', '""') + '"'
-            values = view.table(f"select {quoted} as v from predictions limit {_ROWS}").column(0)
-    except LoopwrightError:
-        return (), ""
-    from loopwright.predictions.columns import to_numpy
-
-    counts = histogram(profile, to_numpy(values))
-    total, trained = max(1, int(counts.sum())), max(1, profile.rows)
-    labels = _labels(profile)
-    bins = tuple(
-        Bin(label, reference / trained, int(count) / total)
-        for label, reference, count in zip(labels, profile.reference, counts, strict=True)
-    )
-    return bins, "newest window" if windows else "all that is logged"
+                return None
+            rows = view.table(f"select {quoted} from predictions limit {_ROWS}")
+        whole = Profile((profile,), profile, profile.rows)
+        return Plan.of(whole).count(rows).column(profile.name)
+    return None
 
 
 def _labels(profile: ColumnProfile) -> list[str]:

@@ -15,13 +15,14 @@ from loopwright.console.monitoring.performance import (
     SegmentsOf,
 )
 from loopwright.console.monitoring.quality import QualityOf, failed, others
-from loopwright.console.monitoring.source import Source
-from loopwright.console.monitoring.views import Monitored
+from loopwright.console.monitoring.source import LABELS, Source
+from loopwright.console.monitoring.views import Marker, Monitored
+from loopwright.monitor.results import moment
 
 __all__ = ["MonitoredOf"]
 
 #: Lines that the page itself shows; the JSON interface has all of them, page by page.
-_SEGMENTS, _QUALITY, _ALERTS, _WINDOWS = 100, 100, 20, 40
+_SEGMENTS, _QUALITY, _ALERTS, _WINDOWS, _MARKERS = 100, 100, 20, 40, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +52,22 @@ class MonitoredOf:
             alerts=AlertsOf(resolved=True, deployment=name, limit=_ALERTS).answer(source).alerts,
             failed=failed(source, name),
             windows=tuple(source.windows(name, most=_WINDOWS)),
+            markers=_markers(source, name),
         )
+
+
+def _markers(source: Source, name: str) -> tuple[Marker, ...]:
+    """Return the moments that explain a chart of performance: decisions of releases, alerts on performance."""
+    span = source.span(name, LABELS)
+    if span is None:
+        return ()
+    since = moment(span.first_us)
+    made = []
+    for event in source.ledger.events("decision", name, since=since, limit=_MARKERS, newest=True):
+        decision = str(event.payload.get("decision", "")).replace("_", " ")
+        made.append(Marker(event.at, decision, "good" if decision == "promoted" else "warn"))
+    model = source.project.deployment(name).model
+    for event in source.ledger.events("alert.opened", model, since=since, limit=5 * _MARKERS, newest=True):
+        if event.payload.get("deployment") == name and event.payload.get("check") == "performance":
+            made.append(Marker(event.at, "alert", "bad"))
+    return tuple(sorted(made, key=lambda one: one.at)[-_MARKERS:])

@@ -10,7 +10,7 @@ from loopwright.console.monitoring.source import INPUTS, LABELS, QUALITY, Source
 from loopwright.console.monitoring.views import FailedCheck, Found, Quality
 from loopwright.monitor.results import micros
 
-__all__ = ["OTHERS", "QualityOf", "failed", "others"]
+__all__ = ["OTHERS", "QualityOf", "failed", "failed_in", "others"]
 
 #: Checks whose newest values are shown as they are, beside the panels of their own that others have.
 OTHERS = ("service", "prediction_drift", "calibration")
@@ -65,15 +65,23 @@ def others(source: Source, deployment: str) -> tuple[Found, ...]:
     return tuple(sorted(found, key=lambda one: (order[one.check], one.subject, one.version)))
 
 
-def failed(source: Source, deployment: str, span: Span | None = None) -> tuple[FailedCheck, ...]:
-    """Return which checks failed lately, each with its newest reason; or those of a span of windows, or none."""
+def failed(source: Source, deployment: str) -> tuple[FailedCheck, ...]:
+    """Return which checks cannot judge at present, and why."""
+    found = [
+        FailedCheck(str(state.value.get("check", "")), state.changed, str(state.value["reason"]))
+        for state in source.ledger.states("monitor_failure")
+        if state.value.get("deployment") == deployment and state.value.get("reason")
+    ]
+    return tuple(sorted(found, key=lambda one: one.check))
+
+
+def failed_in(source: Source, deployment: str, span: Span) -> tuple[FailedCheck, ...]:
+    """Return which checks began to fail in a span of windows, and why."""
     newest: dict[str, FailedCheck] = {}
-    for event in source.ledger.events("monitor.failed", deployment, limit=100, newest=True):
+    for event in source.ledger.events("monitor.failed", deployment, limit=200, newest=True):
         check, reason = str(event.payload.get("check", "")), str(event.payload.get("reason", ""))
-        window = event.payload.get("window")
-        if span is not None and not _inside(window, span):
-            continue
-        newest[check] = FailedCheck(check, event.at, reason)
+        if _inside(event.payload.get("window"), span):
+            newest[check] = FailedCheck(check, event.at, reason)
     return tuple(sorted(newest.values(), key=lambda one: one.check))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 from loopwright.console.monitoring.source import Source
+from loopwright.predictions.columns import rows_of
 
 __all__ = ["EXAMPLES", "ROWS", "TIMEOUT_S", "Answered", "ask", "chart_of"]
 
@@ -46,6 +48,37 @@ class Answered:
     rows: tuple[tuple[Any, ...], ...]
     truncated: bool
     seconds: float
+
+
+def ask(
+    source: Source, sql: str, deployment: str | None, since: datetime | None, until: datetime | None
+) -> Answered:
+    """Answer one SELECT over the prediction log.
+
+    Raises
+    ------
+    InvalidInput
+        It is not one SELECT, does not work, or took longer than `TIMEOUT_S`.
+    NotFound
+        There is no such deployment.
+    """
+    started = time.monotonic()
+    found = source.store.query(sql, deployment=deployment, since=since, until=until, timeout_s=TIMEOUT_S)
+    columns = [[plain(value) for value in values] for values in _lists(found.slice(0, ROWS))]
+    return Answered(
+        columns=tuple(found.column_names),
+        types=tuple(str(kind) for kind in found.schema.types),
+        rows=tuple(zip(*columns, strict=True)),
+        truncated=found.num_rows > ROWS,
+        seconds=round(time.monotonic() - started, 4),
+    )
+
+
+def _lists(table: Any) -> list[list[Any]]:
+    """Return the columns of an Arrow table as lists; names may be there twice."""
+    numbered = table.rename_columns([str(place) for place in range(table.num_columns)])
+    rows = rows_of(numbered)
+    return [[row[name] for row in rows] for name in numbered.column_names]
 
 
 def plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 Times are UTC. Shares are 0 to 1. None means "not known", never 0.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ __all__ = [
     "Labels",
     "Live",
     "LivePoint",
+    "Marker",
     "Message",
     "Monitored",
     "Moved",
@@ -40,12 +41,15 @@ __all__ = [
     "Segments",
     "SilenceLine",
     "Told",
+    "Tone",
     "WindowFound",
     "WindowLine",
     "WindowPage",
 ]
 
 Severity = Literal["info", "warning", "critical"]
+#: What a thing means, told by colour and sign.
+Tone = Literal["good", "warn", "bad", "info", "plain"]
 Better = Literal["higher", "lower"]
 
 
@@ -551,4 +555,14 @@ class Monitored:
     others: tuple[Found, ...]
     alerts: tuple[AlertLine, ...]
     failed: tuple[FailedCheck, ...]
-    windows: tuple[WindowLine, ...] = field(default=())
+    windows: tuple[WindowLine, ...]
+    markers: tuple["Marker", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A moment to mark in the charts."""
+
+    at: datetime
+    text: str
+    tone: Tone

@@ -9,7 +9,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from loopwright.console.monitoring.quality import closeness, failed
+from loopwright.console.monitoring.quality import closeness, failed_in
 from loopwright.console.monitoring.source import Source, Span, found_of, slim
 from loopwright.console.monitoring.views import Found, WindowFound, WindowPage
 from loopwright.errors import InvalidInput, NotFound
@@ -90,7 +90,7 @@ class WindowOf:
             found=found,
             total=total,
             offset=self.offset,
-            failed=failed(source, self.deployment, Span(at, at)),
+            failed=failed_in(source, self.deployment, Span(at, at)),
             earlier=self._next(source, earlier=True),
             later=self._next(source, earlier=False),
         )
