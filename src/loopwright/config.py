@@ -464,7 +464,9 @@ class DriftConfig(_Section):
 
     An input fires when its effect is at or above `floor` (PSI, unitless), above what chance makes of it at this number of
     rows, and significant among all that were tested at a false discovery rate of `fdr`. `predictions` watches the
-    model's answers in the same way.
+    model's answers in the same way, from `prediction_floor` on: what they are compared with are answers on rows that the
+    model may have learned from, and those it fits better than all others. Times are only compared when `columns` names
+    them.
     """
 
     floor: float = Field(default=0.02, gt=0)
@@ -472,6 +474,7 @@ class DriftConfig(_Section):
     columns: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     predictions: bool = True
+    prediction_floor: float = Field(default=0.1, gt=0)
     min_rows: int = Field(default=100, ge=20)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loopwright.errors import InvalidInput, NotFound
@@ -16,6 +16,7 @@ from loopwright.monitor.blocks import Block, Plan
 from loopwright.monitor.metrics import Labelled
 from loopwright.monitor.tables import array_of, labelled_rows, matrix_of
 from loopwright.predictions import PredictionStore
+from loopwright.predictions.columns import booleans
 from loopwright.predictions.schema import INPUT
 from loopwright.predictions.sql import View, text
 from loopwright.records import Scalar, Window
@@ -201,11 +202,29 @@ class LoggedWindow:
     def _select(self, columns: Sequence[str], segments: bool = True) -> str:
         names = [quoted(name) for name in columns if name in self.types]
         if segments:
-            known = {segment.column for segment in self.segments()}
-            names += [
-                f"{self._words(name)} as {quoted(_mark(name))}" for name in self._declared if name in known
-            ]
+            names += [self._places(name) for name in self._declared if self._ranked(name)]
         return ", ".join(names)
+
+    def _ranked(self, column: str) -> list[str]:
+        return [segment.value for segment in self.segments() if segment.column == column]
+
+    def _places(self, column: str) -> str:
+        """Return the SQL of which of a column's segments a row is in, from 1 on, and 0 for none: a byte and no text."""
+        values = ", ".join(text(value) for value in self._ranked(column))
+        place = f"coalesce(list_position([{values}], {self._words(column)}), 0)"
+        return f"cast({place} as utinyint) as {quoted(_mark(column))}"
+
+    def _within(self, table: Any, version: int | None, segment: Segment) -> Any:
+        """Return the rows of a table that are of a version and in a segment."""
+        masks = []
+        if version is not None and set(self.versions) != {version}:
+            masks.append(array_of(table.column("version")) == version)
+        if segment != ALL:
+            ranked = self._ranked(segment.column)
+            if segment.value not in ranked:
+                return table.slice(0, 0)
+            masks.append(array_of(table.column(_mark(segment.column))) == ranked.index(segment.value) + 1)
+        return table.filter(booleans(np.logical_and.reduce(masks))) if masks else table
 
     @cached_property
     def _columns(self) -> list[str]:
@@ -225,11 +244,7 @@ class LoggedWindow:
     def _part(self, version: int | None, segment: Segment) -> Any:
         key = (version, segment)
         if key not in self._parts:
-            whole = version is None or set(self.versions) == {version}
-            table = self._table if whole else self._table.filter(pc.equal(self._table["version"], version))
-            if segment != ALL:
-                table = table.filter(pc.equal(table[_mark(segment.column)], segment.value))
-            self._parts[key] = table
+            self._parts[key] = self._within(self._table, version, segment)
         return self._parts[key]
 
     def counts(self, version: int | None = None, segment: Segment = ALL) -> Block:
@@ -254,9 +269,7 @@ class LoggedWindow:
         for batch in self._view.batches(query):
             table = pa.Table.from_batches([batch])
             for segment in wanted:
-                part = table
-                if segment != ALL:
-                    part = table.filter(pc.equal(table[_mark(segment.column)], segment.value))
+                part = self._within(table, version, segment)
                 if part.num_rows:
                     blocks[segment].add(self._plan.count(part))
         self._blocks |= {(version, segment): block for segment, block in blocks.items()}
@@ -276,7 +289,7 @@ class LoggedWindow:
             raise NotFound.among("column", column, sorted(self.types))
         if column not in self._columns:
             where = f"{self._sampled} and {self._where(version, segment)}"
-            view = "predictions" if column in {"actual", "labelled_at"} else _ROWS
+            view = _ROWS if column in self._view.columns(_ROWS) else "predictions"
             return array_of(self._view.table(f"select {quoted(column)} from {view} where {where}").column(0))
         found = self._part(version, segment).column(column)
         if pa.types.is_nested(found.type):
@@ -294,13 +307,7 @@ class LoggedWindow:
 
     def labelled(self, version: int | None = None, segment: Segment = ALL) -> Labelled:
         """Return the rows whose label is known."""
-        table = self._truths
-        if segment != ALL:
-            if _mark(segment.column) not in table.column_names:
-                table = table.slice(0, 0)
-            else:
-                table = table.filter(pc.equal(table[_mark(segment.column)], segment.value))
-        return labelled_rows(table, version=version, classes=self._classes)
+        return labelled_rows(self._within(self._truths, version, segment), classes=self._classes)
 
     def query(self, sql: str, timeout_s: float) -> Any:
         """Run one SELECT over this window's `predictions` and return the only value of its result, None for none.
@@ -336,5 +343,5 @@ class LoggedWindow:
 
 
 def _mark(name: str) -> str:
-    """Return what a segment column's text is called in a table beside the column itself."""
+    """Return what the column is called that says which segment of a column a row is in."""
     return f"segment {name}"

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from loopwright.monitor.metrics import Labelled
+from loopwright.predictions.columns import booleans
 
 __all__ = ["array_of", "column", "labelled_mask", "labelled_rows", "matrix_of", "nulls_of"]
 
@@ -43,7 +44,9 @@ def _fixed(values: Any, kind: Any, dtype: Any) -> NDArray[Any]:
         for chunk in chunks
         if len(chunk)
     ]
-    return np.concatenate(found) if len(found) != 1 else found[0] if found else np.empty(0, dtype)
+    if not found:
+        return np.empty(0, dtype)
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 def column(table: Any, name: str) -> NDArray[Any]:
@@ -114,12 +117,10 @@ def labelled_rows(table: Any, *, version: int | None = None, classes: tuple[Any,
     """
     if pa.types.is_nested(table.column("prediction").type):
         table = table.slice(0, 0)
-    known = pc.is_valid(table.column("actual"))
-    if pa.types.is_floating(table.column("actual").type):
-        known = pc.and_not(known, pc.is_nan(table.column("actual")))
+    known = labelled_mask(table)
     if version is not None:
-        known = pc.and_(known, pc.equal(table.column("version"), version))
-    table = table.filter(known)
+        known &= column(table, "version") == version
+    table = table.filter(booleans(known))
     probability = matrix_of(table.column("probability")) if "probability" in table.column_names else None
     return Labelled(column(table, "actual"), column(table, "prediction"), probability, classes)
 

@@ -7,6 +7,7 @@ other. Not for aggregates: those belong to monitors.
 
 from loopwright.predictions.columns import rows_of
 from loopwright.predictions.ids import HOLDOUT_DIGITS, Ids
+from loopwright.predictions.label_history import DELAY_AGES, GivenLabel, LabelSummary
 from loopwright.predictions.labels import LabelLog
 from loopwright.predictions.log import PredictionLog
 from loopwright.predictions.rows import Predictions
@@ -15,9 +16,12 @@ from loopwright.predictions.seal import seal_orphans
 from loopwright.predictions.store import PredictionStore
 
 __all__ = [
+    "DELAY_AGES",
     "HOLDOUT_DIGITS",
+    "GivenLabel",
     "Ids",
     "LabelLog",
+    "LabelSummary",
     "Layout",
     "PredictionLog",
     "PredictionStore",

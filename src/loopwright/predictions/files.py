@@ -150,7 +150,7 @@ def logs(project: Project) -> list[LogFolder]:
         for shadow in (False, True)
         for name in deployments(project, shadow)
     ]
-    return [*found, LogFolder(project.labels)]
+    return [*found, LogFolder(project.labels), LogFolder(project.labels.with_name("labels-by-entity"))]
 
 
 @cache

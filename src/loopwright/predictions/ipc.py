@@ -3,7 +3,8 @@
 Making a record batch of twenty columns for one row costs pyarrow 60 microseconds, most of it one object for each
 column. The message of a batch differs from the next of the same schema in a few numbers only: how many rows there are,
 and where each buffer lies. So one message is made by pyarrow, its numbers are looked up once, and each batch is that
-template with numbers of its own. What is written is plain Arrow, which any reader of the format reads.
+template with numbers of its own. What is written is plain Arrow, which any reader of the format reads; each batch ends
+with a checksum, see `checksums`.
 
 Source: Apache Arrow, "Serialization and Interprocess Communication"
 (https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc) for the framing
@@ -15,15 +16,20 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from typing import Any
+from zlib import crc32
 
 import pyarrow as pa
+
+from loopwright.predictions.checksums import BODY_LENGTH, TRAILER, field_at, sealed, seed_of, trailer
 
 __all__ = ["BatchWriter", "FixedWriter"]
 
 _ALIGN = 8
+#: So many heads of batches are kept, by the size of what differs; beyond that they are made anew.
+_MOST_HEADS = 1024
 _PADDING = [bytes(number) for number in range(_ALIGN)]
 #: Slots of the tables' fields, in the order of the format's own schema files.
-_BODY_LENGTH, _HEADER = 3, 2
+_HEADER = 2
 _LENGTH, _NODES, _BUFFERS = 0, 1, 2
 
 
@@ -33,7 +39,8 @@ class BatchWriter:
     Parameters
     ----------
     schema
-        Of every batch. Fields are flat, lists, or fixed-length lists; none is dictionary-encoded.
+        Of every batch, and of the stream they are appended to, whose checksums depend on it. Fields are flat, lists, or
+        fixed-length lists; none is dictionary-encoded.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -42,17 +49,18 @@ class BatchWriter:
         )
         message = pa.ipc.read_message(batch.serialize())
         metadata = message.metadata.to_pybytes()
+        self.seed = seed_of(schema.serialize().to_pybytes())
         # Four bytes that say "a message follows", four with its length, then the metadata, padded.
         self._prefix = struct.pack("<Ii", 0xFFFFFFFF, len(metadata))
         self._metadata = metadata
         root = _u32(metadata, 0)
-        body_length = _field(metadata, root, _BODY_LENGTH)
-        header = _field(metadata, root, _HEADER)
+        body_length = field_at(metadata, BODY_LENGTH, root)
+        header = field_at(metadata, _HEADER, root)
         header += _u32(metadata, header)
-        length = _field(metadata, header, _LENGTH)
-        nodes = _field(metadata, header, _NODES)
+        length = field_at(metadata, _LENGTH, header)
+        nodes = field_at(metadata, _NODES, header)
         nodes += _u32(metadata, nodes)
-        buffers = _field(metadata, header, _BUFFERS)
+        buffers = field_at(metadata, _BUFFERS, header)
         buffers += _u32(metadata, buffers)
         self.nodes = _u32(metadata, nodes)
         self.buffers = _u32(metadata, buffers)
@@ -89,20 +97,16 @@ class BatchWriter:
                     parts.append(_PADDING[gap])
                     at += gap
         parts[0] = self.head(rows, nodes, spans, at)
-        return b"".join(parts)
+        return sealed(b"".join(parts), self.seed)
 
     def head(self, rows: int, nodes: Sequence[int], spans: Sequence[int], length: int) -> bytes:
         """Return what stands before the buffers: `spans` are offset and size of each, `length` that of all."""
         metadata = bytearray(self._metadata)
-        self.put(metadata, self._body_length_at, length)
+        self.put(metadata, self._body_length_at, length + TRAILER)
         self.put(metadata, self._length_at, rows)
         self._pack_nodes(metadata, self._nodes_at, *nodes)
         self._pack_buffers(metadata, self._buffers_at, *spans)
-        return self._prefix + metadata
-
-    def span_at(self, buffer: int) -> int:
-        """Return where the size of a buffer stands in what `head` returns."""
-        return len(self._prefix) + self._buffers_at + 16 * buffer + 8
+        return self._prefix + bytes(metadata)
 
 
 class FixedWriter:
@@ -136,45 +140,31 @@ class FixedWriter:
 
     def write(self, buffers: list[bytes], size: int) -> bytes:
         """Return a batch of these buffers; `size` is that of the one that differs."""
-        padded = size + -size % _ALIGN
-        known = self._heads.get(padded)
+        known = self._heads.get(size)
         if known is None:
-            known = self._heads[padded] = self._head(padded)
-        head, at = known
-        parts: list[Any] = [b""]
+            known = self._head(size)
+            if len(self._heads) < _MOST_HEADS:
+                self._heads[size] = known
+        head, seed = known
+        parts: list[bytes] = []
         for buffer, gap in zip(buffers, self._gaps, strict=True):
             parts += (buffer, gap)
-        if padded != size:
-            parts[2 * self._open + 2] = _PADDING[padded - size]
-            # The offsets follow from the padded size; the buffer's own size is the only number that does not.
-            exact = bytearray(head)
-            self._writer.put(exact, at, size)
-            parts[0] = exact
-        else:
-            parts[0] = head
-        return b"".join(parts)
+        parts[2 * self._open + 1] = _PADDING[-size % _ALIGN]
+        body = b"".join(parts)
+        return b"".join((head, body, trailer(crc32(body, seed))))
 
-    def _head(self, padded: int) -> tuple[bytes, int]:
-        """Return prefix and metadata for one padded size, and where in them the size itself stands."""
+    def _head(self, exact: int) -> tuple[bytes, int]:
+        """Return prefix and metadata where the open buffer has so many bytes, and the checksum up to their end."""
         spans = [0, 0] * self._writer.buffers
         at = 0
         for size, place in zip(self._sizes, self._places, strict=True):
-            size = padded if size < 0 else size
+            size = exact if size < 0 else size
             spans[2 * place : 2 * place + 2] = (at, size)
             at += size + -size % _ALIGN
-        return self._writer.head(self._rows, self._nodes, spans, at), self._writer.span_at(
-            self._places[self._open]
-        )
+        head = self._writer.head(self._rows, self._nodes, spans, at)
+        return head, crc32(head, self._writer.seed)
 
 
 def _u32(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "little")
 
-
-def _field(data: bytes, table: int, slot: int) -> int:
-    """Return where a field of a FlatBuffers table lies; the template has every field that is asked for."""
-    vtable = table - int.from_bytes(data[table : table + 4], "little", signed=True)
-    offset = int.from_bytes(data[vtable + 4 + 2 * slot : vtable + 6 + 2 * slot], "little")
-    if not offset:
-        raise RuntimeError(f"pyarrow wrote a message without its field {slot}")
-    return table + offset

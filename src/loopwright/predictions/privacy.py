@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loopwright.config import DeploymentConfig, LogConfig, Project
-from loopwright.errors import InvalidConfig, NotFound, listing
+from loopwright.errors import InvalidConfig, InvalidInput, NotFound, listing
 from loopwright.predictions.ids import Ids
 from loopwright.predictions.rows import Predictions
 from loopwright.records import Signature
 
-__all__ = ["Privacy", "left_out", "secret_of"]
+__all__ = ["Privacy", "entity_hash", "left_out", "secret_of"]
 
 ENTITY = "entity"
 #: Digits at the end of an id that are a keyed hash, and how many numbers they can be.
@@ -54,6 +54,45 @@ def left_out(config: DeploymentConfig) -> frozenset[str]:
 def _with_entity(names: set[str], entity: str | None) -> frozenset[str]:
     """Return names with both that the entity has, where one of them is there."""
     return frozenset(names | {ENTITY, entity} if entity and names & {ENTITY, entity} else names)
+
+
+def entity_hash(project: Project, deployment: str) -> Callable[[str], str] | None:
+    """Return what turns an entity into what a deployment's log has in its place; None where it is the entity itself.
+
+    Raises
+    ------
+    NotFound
+        There is no such deployment.
+    InvalidInput
+        The log keeps no entities, so that nothing can be found by them.
+    """
+    config = project.deployment(deployment)
+    names = {ENTITY, config.entity}
+    if names.intersection(config.log.drop):
+        raise InvalidInput(
+            f"The log of {deployment!r} keeps no entities: [deployment.{deployment}] log.drop names them.",
+            valid="Its labels name their prediction by prediction_id.",
+            hint="name the entity in log.hash instead: then labels find it, and nobody reads it",
+            deployment=deployment,
+        )
+    if not names.intersection(config.log.hash):
+        return None
+    mac = _keyed(secret_of(project))
+    return lambda entity: _hashed(mac, entity) if entity else entity
+
+
+def _keyed(secret: bytes) -> Any:
+    # A key of its own, so that no hash in the log is one that the ids have a use for.
+    return hashlib.blake2s(
+        key=hashlib.blake2s(b"fields of the log", key=secret).digest(), digest_size=HASH_BYTES
+    )
+
+
+def _hashed(keyed: Any, value: Any) -> str:
+    mac = keyed.copy()
+    mac.update(str(value).encode("utf-8", "surrogatepass"))
+    digest: str = mac.hexdigest()
+    return digest
 
 
 class Privacy:
@@ -95,10 +134,7 @@ class Privacy:
                 f"log.drop and log.hash both name {listing(both)}.", valid="Keep one of them.", fields=both
             )
         self._below = round(log.sample * _SPACE)
-        # A key of its own, so that no hash in the log is one that the ids have a use for.
-        self._mac = hashlib.blake2s(
-            key=hashlib.blake2s(b"fields of the log", key=secret).digest(), digest_size=HASH_BYTES
-        )
+        self._mac = _keyed(secret)
 
     @classmethod
     def of(
@@ -164,9 +200,7 @@ class Privacy:
         return made
 
     def _hashed(self, value: Any) -> str:
-        mac = self._mac.copy()
-        mac.update(str(value).encode("utf-8", "surrogatepass"))
-        return mac.hexdigest()
+        return _hashed(self._mac, value)
 
 
 def _check(log: LogConfig, signature: Signature, entity: str | None) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from loopwright.errors import SchemaMismatch, listing
 from loopwright.predictions import columns
+from loopwright.predictions.checksums import marked
 from loopwright.predictions.ipc import BatchWriter, FixedWriter
 from loopwright.predictions.rows import Predictions, matrix_of
 from loopwright.records import Signature, Task
@@ -183,7 +184,7 @@ class Layout:
             kind = pa.uint8() if self.prediction == "bool" else _PREDICTION_TYPES[self.prediction]
             fields.append(("prediction", pa.list_(kind, self.outputs) if self.outputs else kind))
         fields.append(("probability", pa.list_(pa.float64())))
-        return pa.schema(fields, metadata={_METADATA: self.key.encode()})
+        return marked(pa.schema(fields, metadata={_METADATA: self.key.encode()}))
 
     @cached_property
     def _writer(self) -> BatchWriter:

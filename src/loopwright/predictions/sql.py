@@ -11,7 +11,7 @@ import re
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -19,22 +19,25 @@ from typing import Any, Self
 import pyarrow as pa
 
 from loopwright.errors import Damaged, InvalidInput, listing
+from loopwright.predictions import columns, label_join
 from loopwright.predictions.files import LogFolder, Segment
-from loopwright.predictions.labels import LABELS
+from loopwright.predictions.labels import ENTITY_LABELS, LABELS
 from loopwright.predictions.schema import BASE
 from loopwright.predictions.tail import read_batches
 
-__all__ = ["LABEL_SLACK_US", "Selection", "Snapshot", "View", "asks_shadows", "read_snapshot", "text"]
+__all__ = [
+    "LABEL_SLACK_US",
+    "EntityLabels",
+    "Selection",
+    "Snapshot",
+    "View",
+    "asks_shadows",
+    "read_snapshot",
+    "text",
+]
 
 #: Labels cannot arrive before their prediction; this much is allowed for clocks that disagree.
 LABEL_SLACK_US = 24 * 3600 * 1_000_000
-#: How a label, stored as `number` and `text`, becomes a value of the prediction's type.
-_ACTUAL = {
-    "BOOLEAN": "coalesce(number <> 0, try_cast(text as boolean))",
-    "BIGINT": "coalesce(try_cast(text as bigint), try_cast(number as bigint))",
-    "DOUBLE": "coalesce(number, try_cast(text as double))",
-    "VARCHAR": "text",
-}
 _LAST = ("prediction", "probability")
 _SHADOWS = re.compile(r"\bshadows\b", re.IGNORECASE)
 
@@ -99,6 +102,27 @@ class Snapshot:
     segments: list[Segment] = field(default_factory=list)
     tables: list[Any] = field(default_factory=list)
 
+    def bounds(self) -> tuple[int | None, int | None]:
+        """Return the span [since, until) of microseconds that all rows lie in; None where that is not known."""
+        found = [(segment.first_us, segment.last_us) for segment in self.segments]
+        for table in self.tables:
+            times = [columns.values_of(chunk, "int64") for chunk in table.column("at").chunks if len(chunk)]
+            found += [(int(part.min()), int(part.max())) for part in times]
+        if not found:
+            return None, None
+        return min(first for first, _ in found), max(last for _, last in found) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class EntityLabels:
+    """Labels that name an entity and a moment, and where to look for their predictions.
+
+    `rows` is asked for the predictions of a span [since, until) of microseconds, None for no end.
+    """
+
+    labels: Snapshot
+    rows: Callable[[int | None, int | None], Snapshot]
+
 
 def read_snapshot(
     folders: list[LogFolder], since_us: int | None = None, until_us: int | None = None
@@ -160,6 +184,8 @@ class View:
         Schema of `predictions`, and of `shadows`, when there is nothing in it at all.
     selection
         Which rows of both are in the views.
+    by_entity
+        Labels that name an entity, where there are any.
     """
 
     def __init__(
@@ -169,6 +195,7 @@ class View:
         empty: Any,
         selection: Selection,
         shadows: Snapshot | None = None,
+        by_entity: EntityLabels | None = None,
     ) -> None:
         import duckdb
 
@@ -186,7 +213,7 @@ class View:
         }
         self._connection = duckdb.connect(":memory:", config=settings)
         try:
-            self._build(predictions, labels, empty, selection, shadows)
+            self._build(predictions, labels, empty, selection, shadows, by_entity)
         except duckdb.Error as error:
             self._connection.close()
             raise _damaged(error) from error
@@ -198,21 +225,47 @@ class View:
         empty: Any,
         selection: Selection,
         shadows: Snapshot | None,
+        by_entity: EntityLabels | None,
     ) -> None:
         self._execute("SET TimeZone = 'UTC'")
         self._execute("SET parquet_metadata_cache = true")
-        read = [one for one in (predictions, labels, shadows) if one is not None]
-        paths = [segment.path for one in read for segment in one.segments]
+        whose = self._rows_of_entities(by_entity, selection) if by_entity is not None else None
+        given = by_entity.labels if by_entity is not None else None
+        read = [one for one in (predictions, labels, shadows, given, whose) if one is not None]
+        paths = {str(segment.path): None for one in read for segment in one.segments}
         if paths:
-            self._execute(f"SET allowed_paths = [{', '.join(text(str(path)) for path in paths)}]")
+            self._execute(f"SET allowed_paths = [{', '.join(text(path) for path in paths)}]")
         self._execute("SET enable_external_access = false")
         self._source("logged", predictions, empty)
-        self._source("labels", labels, LABELS)
+        self._source(label_join.BY_ID, labels, LABELS)
+        if whose is not None:
+            self._source(label_join.ROWS, whose, pa.schema(BASE))
+        self._execute(f"create view labels as {self._labels(whose is not None, selection)}")
         self._join("predictions", "logged", selection)
         if shadows is not None:
             self._source("shadowed", shadows, empty)
             self._join("shadows", "shadowed", selection)
         self._execute("SET lock_configuration = true")
+
+    def _rows_of_entities(self, given: EntityLabels, selection: Selection) -> Snapshot:
+        """Make the labels by entity known, and return the predictions that are as old as any of them allows."""
+        self._source(label_join.BY_ENTITY, given.labels, ENTITY_LABELS)
+        last, within = self._connection.execute(
+            f'select epoch_us(max("at")), max(within_us) from {label_join.BY_ENTITY}'
+        ).fetchall()[0]
+        until = [] if last is None else [last + 1]
+        if selection.until_us is not None and within is not None:
+            until.append(selection.until_us + within)
+        return given.rows(selection.since_us, min(until, default=None))
+
+    def _labels(self, by_entity: bool, selection: Selection) -> str:
+        found = label_join.Columns(
+            frozenset(self.columns(label_join.BY_ID)),
+            frozenset(self.columns(label_join.BY_ENTITY)) if by_entity else frozenset(),
+        )
+        return label_join.all_labels(
+            found, text(selection.deployment) if selection.deployment is not None else None
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -247,21 +300,17 @@ class View:
         # Segments of an earlier release may lack a column that all have today.
         base = [name for name, _ in BASE if name in found]
         names = [*base, *(name for name in found if name not in {*base, *_LAST}), *_LAST]
-        actual = _ACTUAL.get(found["prediction"], _ACTUAL["VARCHAR"])
         selected = f"selected_{view}"
         # A row that is about nobody else is its own entity; to store its id twice would double a segment.
         whose = f"coalesce({selected}.entity, {selected}.prediction_id) as entity"
         shown = [whose if name == "entity" else f"{selected}.{_name(name)}" for name in names]
         self._execute(f"create view {selected} as select * from {source} where {selection.where}")
-        # A label that has no value of the prediction's type still replaces an earlier one: arg_max_null, not arg_max.
         few = f"semi join {selected} using (prediction_id)" if selection.bounded else ""
         self._execute(f"""
             create view {view} as
-            select {", ".join(shown)}, label.actual, label.labelled_at
-            from {selected} left join (
-                select prediction_id, arg_max_null({actual}, received_at) as actual, max(received_at) as labelled_at
-                from labels {few} group by prediction_id
-            ) as label using (prediction_id)
+            select {", ".join(shown)}, label.actual, label.labelled_at, label.actual_at
+            from {selected} left join ({label_join.last_labels(found["prediction"], few)}) as label
+            using (prediction_id)
         """)
 
     def table(self, query: str) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -12,12 +14,15 @@ from loopwright.config import Project
 from loopwright.errors import InvalidInput, NotFound, listing
 from loopwright.ledger import Ledger
 from loopwright.predictions import columns as arrays
-from loopwright.predictions import files
+from loopwright.predictions import files, label_history
 from loopwright.predictions.files import LogFolder
 from loopwright.predictions.ids import HOLDOUT_DIGITS, Ids
+from loopwright.predictions.label_history import GivenLabel, LabelSummary
+from loopwright.predictions.labels import by_entity
 from loopwright.predictions.schema import INPUT, Layout, table_schema
 from loopwright.predictions.sql import (
     LABEL_SLACK_US,
+    EntityLabels,
     Selection,
     Snapshot,
     View,
@@ -48,6 +53,11 @@ class PredictionStore:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+
+    @property
+    def root(self) -> Path:
+        """The project's folder."""
+        return self._project.root
 
     def query(
         self,
@@ -181,8 +191,7 @@ class PredictionStore:
                 hint="loopwright prediction list",
                 prediction_id=prediction_id[:64],
             )
-        labels = read_snapshot([LogFolder(self._project.labels)])
-        with View(found, labels, table_schema(), Selection(prediction_id=prediction_id)) as view:
+        with self._one(found, prediction_id) as view:
             return _prediction(arrays.rows_of(view.table("select * from predictions limit 1"))[0])
 
     def count(
@@ -221,6 +230,96 @@ class PredictionStore:
                 "select distinct prediction_id from predictions semi join asked using (prediction_id)"
             )
             return set(found.column(0).to_pylist())
+
+    def labels_of(self, prediction_id: str) -> list[GivenLabel]:
+        """Return every label of one prediction in the order they were received: the last one counts.
+
+        Those of an id that is not in the log are returned too, without a type.
+        """
+        found = self._locate(prediction_id)
+        with self._one(found or Snapshot(), prediction_id) as view:
+            return label_history.history(view, prediction_id)
+
+    def label_summary(
+        self,
+        deployment: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        unknown: bool = True,
+    ) -> LabelSummary:
+        """Count what became of the labels of the predictions made at or after `since` and before `until`.
+
+        Parameters
+        ----------
+        deployment
+            Only its predictions.
+        unknown
+            Whether to look for labels without a prediction, of those that arrived at or after `since` and before
+            `until`. It is the dearest part: their ids are looked up in the whole log.
+
+        Raises
+        ------
+        NotFound
+            There is no such deployment.
+        """
+        with self._view(deployment, None, since, until) as view:
+            found = label_history.summary(view)
+        return replace(found, unknown=self._unknown(deployment, since, until)) if unknown else found
+
+    def _unknown(self, deployment: str | None, since: datetime | None, until: datetime | None) -> int:
+        limits = [
+            f"{column} {sign} make_timestamptz({_micros(moment, name)})"
+            for column, sign, moment, name in (
+                ("received_at", ">=", since, "since"),
+                ("received_at", "<", until, "until"),
+            )
+            if moment is not None
+        ]
+        where = " and ".join(["true", *limits])
+        mine = f"and labels.deployment = {text(deployment)}" if deployment is not None else ""
+        with self._view(None, None, None, None) as view:
+            count = view.table(f"""
+                select count(*) from (
+                    select prediction_id from labels
+                    where {where} and (entity is null or prediction_id is null {mine})
+                ) as given anti join logged using (prediction_id)
+            """)
+        return int(count.column(0)[0].as_py())
+
+    def span(
+        self, deployment: str, *, since: datetime, until: datetime
+    ) -> tuple[datetime, datetime] | tuple[None, None]:
+        """Return when the first and the last prediction of [since, until) were made; None and None without any.
+
+        Raises
+        ------
+        NotFound
+            There is no such deployment.
+        """
+        with self._view(deployment, None, since, until, labels=False) as view:
+            found = view.table('select epoch_us(min("at")) as a, epoch_us(max("at")) as b from predictions')
+        first, last = (column[0].as_py() for column in found.columns)
+        return (None, None) if first is None else (_moment(first), _moment(last))
+
+    def label_delays(self, deployment: str, *, since: datetime, until: datetime, every: timedelta) -> Any:
+        """Count predictions by when they were made and how long their first label took, as a `pyarrow.Table`.
+
+        Columns: `cohort` (the number of the interval of length `every` from `since` on), `place` (of the smallest of
+        `DELAY_AGES` that is no less than the delay in seconds; their number where it is above all; -1 without a label),
+        `rows`, and `newest_us` (when the newest of these labels arrived, in microseconds since 1970). Labels that arrived
+        at or after `until` are not known yet.
+
+        Raises
+        ------
+        NotFound
+            There is no such deployment.
+        """
+        first, last = _micros(since, "since"), _micros(until, "until")
+        assert first is not None
+        assert last is not None
+        with self._view(deployment, None, since, until) as view:
+            return label_history.delays(view, first, last, every // timedelta(microseconds=1))
 
     def rates(
         self,
@@ -271,7 +370,26 @@ class PredictionStore:
             given = read_snapshot([LogFolder(self._project.labels)], earliest)
         bare = any(not (one.segments or one.tables) for one in (found, apart) if one is not None)
         empty = self._declared(deployment, model) if bare else None
-        return View(found, given, empty, Selection(deployment, model, since_us, until_us), apart)
+        named = self._by_entity(deployment, since_us) if labels else None
+        return View(found, given, empty, Selection(deployment, model, since_us, until_us), apart, named)
+
+    def _one(self, found: Snapshot, prediction_id: str) -> View:
+        """Open the log for one prediction, whose tail or segment has been found, and its labels."""
+        labels = read_snapshot([LogFolder(self._project.labels)])
+        since_us, until_us = found.bounds()
+        named = self._by_entity(None, since_us)
+        # Whose an entity's label is depends on what was predicted for it after this file as well.
+        chosen = Selection(prediction_id=prediction_id, since_us=since_us, until_us=until_us)
+        return View(found, labels, table_schema(), chosen, None, named)
+
+    def _by_entity(self, deployment: str | None, since_us: int | None) -> EntityLabels | None:
+        """Return the labels that name an entity, and where their predictions lie; None where there are none."""
+        earliest = since_us - LABEL_SLACK_US if since_us is not None else None
+        given = read_snapshot([LogFolder(by_entity(self._project))], earliest)
+        if not given.tables and not given.segments:
+            return None
+        folders = self._folders(deployment)
+        return EntityLabels(given, lambda since, until: read_snapshot(folders, since, until))
 
     def _folders(self, deployment: str | None, shadow: bool = False) -> list[LogFolder]:
         if deployment is None:
@@ -322,6 +440,10 @@ def _micros(moment: datetime | None, name: str) -> int | None:
             f"{name} = {moment.isoformat()} has no time zone.", valid="Use datetime.now(UTC), for example."
         )
     return round(moment.timestamp() * 1e6)
+
+
+def _moment(us: int) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=us)
 
 
 def _quoted(name: str) -> str:

@@ -2,7 +2,8 @@
 
 Each append is one record batch in one write into the page cache, so that a process killed at any moment leaves whole
 batches and at most one torn one at the end, which was never acknowledged. `pyarrow`'s own ``read_all`` refuses such a
-file as a whole; reading batch by batch keeps every complete batch.
+file as a whole; reading batch by batch keeps every complete batch, and the checksum of each tells what a power cut left
+of it.
 """
 
 from __future__ import annotations
@@ -17,18 +18,29 @@ from typing import Any
 import pyarrow as pa
 
 from loopwright.errors import Unavailable
+from loopwright.predictions.checksums import (
+    frames,
+    head_length,
+    is_marked,
+    marked,
+    schema_of,
+    seed_of,
+    with_trailer,
+)
 from loopwright.predictions.files import TAIL, LogFolder, new_stem, now_us
 from loopwright.predictions.schema import Layout
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Tail", "lock", "read_batches"]
+__all__ = ["Tail", "lock", "read_after", "read_batches", "sync_folder"]
 
 #: So many appended batches are put together while reading: single-row batches would cost kilobytes of objects each.
 _TOGETHER = 1024
 #: And at most about so many rows, which is a row group of a segment: memory for one is used again for the next.
 _TOGETHER_ROWS = 32_768
+#: How much of a tail is read to find its schema, and how much more where that was not enough.
+_HEAD_GUESS, _HEAD_MOST = 1 << 14, 1 << 24
 
 
 def lock(descriptor: int) -> bool:
@@ -53,7 +65,8 @@ class Tail:
     folder
         The log it belongs to.
     schema, name
-        Of every batch that will be appended, and a text that is equal for equal schemas.
+        Of every batch that will be appended, and a text that is equal for equal schemas. Batches of a schema that says
+        so end with a checksum, see `checksums`; others get one here.
     synced
         Whether an append waits until the disk has it (a power cut loses nothing), or only the page cache (the death
         of the process loses nothing).
@@ -66,7 +79,9 @@ class Tail:
         self.size_bytes = 0
         self.broken = False
         self._synced = synced
-        self._head: bytes = schema.serialize().to_pybytes()
+        self._plain = not is_marked(schema)
+        self._head: bytes = (marked(schema) if self._plain else schema).serialize().to_pybytes()
+        self._seed = seed_of(self._head)
         folder.open.mkdir(parents=True, exist_ok=True)
         self.descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         lock(self.descriptor)
@@ -82,6 +97,8 @@ class Tail:
             The disk does not take it. Nothing of the batch is kept: what was written of it is cut off again, and
             where even that fails the tail is `broken`: it is read up to its last whole batch and never appended to.
         """
+        if self._plain:
+            body = with_trailer(bytes(body), self._seed)
         if not self.size_bytes:
             body = self._head + bytes(body)
         size = len(memoryview(body))
@@ -145,28 +162,72 @@ def read_batches(path: Path, *, finished: bool = False) -> Iterator[Any]:
     FileNotFoundError
         The tail is gone: it was sealed.
     """
+    for batch, _ in read_after(path, finished=finished):
+        yield batch
+
+
+def read_after(path: Path, offset: int = 0, *, finished: bool = False) -> Iterator[tuple[Any, int]]:
+    """Yield the complete rows behind an offset as `read_batches` does, each batch with the offset to go on from.
+
+    Parameters
+    ----------
+    path, finished
+        As for `read_batches`.
+    offset
+        Where an earlier call ended; 0 for all rows. What lies before it is not read.
+
+    Raises
+    ------
+    FileNotFoundError
+        The tail is gone: it was sealed. Rows keep their order in the segment.
+    """
+    head, data, offset = _parts(path, offset, finished)
+    schema = schema_of(head) if head else None
+    if schema is None:
+        return
+    layout = Layout.read(schema)
+    checked = is_marked(schema)
+    plain = schema.remove_metadata()
+    together: list[Any] = []
+    rows = end = 0
+    for start, end in frames(memoryview(data).cast("B"), seed_of(head) if checked else None):
+        try:
+            together.append(pa.ipc.read_record_batch(data.slice(start, end - start), plain))
+        except (OSError, pa.ArrowException):
+            break
+        rows += len(together[-1])
+        if len(together) >= _TOGETHER or rows >= _TOGETHER_ROWS:
+            yield _expanded(together, layout), offset + end
+            together, rows = [], 0
+    if together:
+        yield _expanded(together, layout), offset + end
+
+
+def _parts(path: Path, offset: int, finished: bool) -> tuple[bytes, Any, int]:
+    """Return the schema's message, empty when it is not whole; the messages behind it or the offset; and where they begin."""
     # Read, not mapped, while somebody may append: the owner may cut a torn batch off, and a mapped page beyond the end
     # kills the reader. A tail that is finished is mapped, so that sealing needs memory for a part of it at a time.
     if finished and path.stat().st_size:
-        source = pa.memory_map(str(path))
+        whole = pa.memory_map(str(path)).read_buffer()
+    elif not offset:
+        whole = pa.py_buffer(path.read_bytes())
     else:
-        source = pa.BufferReader(path.read_bytes())
-    try:
-        stream = pa.ipc.open_stream(source)
-    except (OSError, pa.ArrowInvalid):
-        return
-    layout = Layout.read(stream.schema)
-    together: list[Any] = []
-    rows = 0
-    reading = True
-    while reading:
-        try:
-            together.append(stream.read_next_batch())
-            rows += len(together[-1])
-        except (StopIteration, OSError, pa.ArrowInvalid):
-            reading = False
-        if together and (len(together) >= _TOGETHER or rows >= _TOGETHER_ROWS or not reading):
-            batch = pa.concat_batches(together) if len(together) > 1 else together[0]
-            together.clear()
-            rows = 0
-            yield layout.expand(batch) if layout else batch
+        with path.open("rb") as file:
+            prefix = file.read(_HEAD_GUESS)
+            length = head_length(prefix) or head_length(prefix + file.read(_HEAD_MOST))
+            if length is None:
+                return b"", pa.py_buffer(b""), offset
+            file.seek(0)
+            head = file.read(length)
+            file.seek(max(offset, length))
+            return head, pa.py_buffer(file.read()), max(offset, length)
+    length = head_length(memoryview(whole))
+    if length is None:
+        return b"", whole, offset
+    offset = max(offset, length)
+    return bytes(memoryview(whole)[:length]), whole.slice(min(offset, whole.size)), offset
+
+
+def _expanded(together: list[Any], layout: Layout | None) -> Any:
+    batch = pa.concat_batches(together) if len(together) > 1 else together[0]
+    return layout.expand(batch) if layout else batch

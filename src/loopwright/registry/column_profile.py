@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "MISSING",
     "QUANTILES",
     "ColumnProfile",
     "categorical_profile",
+    "choosing",
     "hash_of",
     "histogram",
     "numbers_of",
     "numeric_profile",
 ]
 
+#: What the segment of the rows is called that have no value in the segment's column.
+MISSING = "(missing)"
 #: Bins of a numeric column with many values, cut at its quantiles.
 BINS = 20
 #: Categories counted one by one; rarer ones are counted together.
@@ -230,10 +234,14 @@ def categorical_profile(name: str, values: NDArray[Any]) -> ColumnProfile:
     )
 
 
+def choosing(rows: int) -> NDArray[np.bool_]:
+    """Return which of n rows choose the categories: half of them, by chance, as rows may take turns; always the same."""
+    return np.random.default_rng(0).random(rows) < 0.5
+
+
 def _halved(items: Sequence[Any], texts: Counter[str]) -> tuple[list[tuple[str, int]], tuple[int, ...]]:
     """Choose categories by one half of the rows; return them with their counts, and those of the other half."""
-    half = (np.random.default_rng(0).random(len(items)) < 0.5).tolist()  # by chance: rows may take turns
-    chosen_by, nulls = _counted(list(compress(items, half)))
+    chosen_by, nulls = _counted(list(compress(items, choosing(len(items)).tolist())))
     # Counter keeps the order of first appearance among equals, so the same data always give the same profile.
     chosen = {text for text, _ in chosen_by.most_common(CATEGORIES)}
     kept = [(text, count) for text, count in texts.most_common() if text in chosen]

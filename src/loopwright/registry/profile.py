@@ -17,9 +17,11 @@ import numpy as np
 from loopwright.errors import Damaged
 from loopwright.records import Scalar, Signature, Task
 from loopwright.registry.column_profile import (
+    MISSING,
     QUANTILES,
     ColumnProfile,
     categorical_profile,
+    choosing,
     hash_of,
     histogram,
     numbers_of,
@@ -75,7 +77,8 @@ class CalibrationBin:
 class SegmentProfile:
     """The counts of one declared segment of the training data: the rows whose `column` has a `value`.
 
-    `counts` has those of each input, laid out as `ColumnProfile.reference`.
+    `counts` has those of each input, laid out and to be compared as `ColumnProfile.comparable`. Rows without a value are
+    the segment ``(missing)``.
     """
 
     column: str
@@ -208,18 +211,17 @@ def _segments(
     """Count every input in the rows of each frequent value of one input; none where that is no input."""
     if name not in columns:
         return ()
-    values = columns[name]
-    texts = np.array(
-        [None if item is None or item != item else str(item) for item in values.tolist()], object
-    )
-    found = Counter(text for text in texts.tolist() if text is not None).most_common(_SEGMENTS)
+    items = columns[name].tolist()
+    texts = np.array([MISSING if item is None or item != item else str(item) for item in items], object)
+    counting = ~choosing(len(texts))
     made = []
-    for value, rows in found:
-        own = np.flatnonzero(texts == value)
-        counts = {
-            profile.name: tuple(histogram(profile, columns[profile.name][own]).tolist())
-            for profile in profiles
-        }
+    for value, rows in Counter(texts.tolist()).most_common(_SEGMENTS):
+        own = texts == value
+        counts = {}
+        for profile in profiles:
+            # As in `ColumnProfile.comparable`: not in the rows that chose the categories.
+            counted = own & counting if profile.held else own
+            counts[profile.name] = tuple(histogram(profile, columns[profile.name][counted]).tolist())
         made.append(SegmentProfile(name, value, rows, counts))
     return tuple(made)
 

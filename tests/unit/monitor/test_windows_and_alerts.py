@@ -1,6 +1,7 @@
 """Windows of event time, and alerts from enough of the last of them."""
 
 import dataclasses
+import itertools
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_windows_lie_end_to_end_and_are_over(length: int, gap: int, delay: int) 
     step, now = timedelta(seconds=length), START + timedelta(seconds=gap)
     found = list(due(step, after=START, now=now, delay=timedelta(seconds=delay)))
     assert len(found) <= 20
-    for one, after in zip(found, found[1:], strict=False):
+    for one, after in itertools.pairwise(found):
         assert one.end == after.start
     for window in found:
         assert window.start == floor(window.start, step)

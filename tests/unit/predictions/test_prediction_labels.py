@@ -55,7 +55,7 @@ def test_a_label_for_an_unknown_id_never_counts(project: Project) -> None:
     """Labels without a prediction, also those that arrive before it, change no number of predictions."""
     (known,) = _predict(project, 1)
     log = LabelLog(project)
-    log.append([Label("f" * 32, 1), Label("", 1), Label(known, 1)])
+    log.append([Label("f" * 32, 1), Label("0" * 32, 1), Label(known, 1)])
     store = PredictionStore(project)
     assert store.count() == 1
     assert store.count(labelled=True) == 1
@@ -93,11 +93,17 @@ def test_a_label_that_is_no_value_of_the_prediction_replaces_an_earlier_one(proj
         ((), np.array([0.5]), 3, 3.0),
         ((), np.array([0.5]), np.float64(0.25), 0.25),
         ((), np.array([0.5]), "2.5", 2.5),
-        ((), np.array([0.5]), 10**400, float("inf")),
+        ((), np.array([0.5]), 10**400, None),
+        ((), np.array([0.5]), "nan", None),
+        ((), np.array([0.5]), "inf", None),
+        ((0, 1), np.array([1]), 1.5, None),
+        ((0, 1), np.array([1]), "1.5", None),
+        ((0, 1), np.array([1]), "", None),
+        ((False, True), np.array([True]), 7, None),
     ],
 )
 def test_labels_get_the_type_of_the_prediction(
-    project: Project, classes: tuple[Scalar, ...], predicted: Any, label: Any, actual: Scalar
+    project: Project, classes: tuple[Scalar, ...], predicted: Any, label: Any, actual: Scalar | None
 ) -> None:
     """Whatever form a label came in, it is compared as what the model predicts."""
     task = Task.classification if classes else Task.regression

@@ -61,7 +61,7 @@ def test_an_empty_log_gives_typed_empty_tables(project: Project) -> None:
     assert table.num_rows == 0
     assert table.schema.field("at").type == pa.timestamp("us", tz="UTC")
     assert table.schema.field("version").type == pa.int32()
-    assert table.schema.names[-4:] == ["prediction", "probability", "actual", "labelled_at"]
+    assert table.schema.names[-5:] == ["prediction", "probability", "actual", "labelled_at", "actual_at"]
     assert store.count() == store.count(deployment="quiet") == 0
     assert store.rates().num_rows == 0
     assert store.logged(["0" * 32]) == set()
@@ -204,6 +204,7 @@ def test_versions_with_other_inputs_are_put_together_by_name(project: Project) -
         "probability",
         "actual",
         "labelled_at",
+        "actual_at",
     ]
     log.close()
 
