@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, chndtr, chndtrinc, ndtr
+from scipy.special import chdtrc, chndtr, chndtrinc
 
 from loopwright.monitor.intervals import LEVEL, Measured, critical
 
@@ -70,20 +70,14 @@ class Reliability:
         lower, upper = (_noncentrality(total, degrees, one) for one in (1 - tail, tail))
         return Measured(value, math.sqrt(scale * lower), math.sqrt(scale * upper))
 
-    def p_value(self, tolerated: float = 0.0) -> float:
-        """Return the chance of bins as far off as these, were the true error the `tolerated` one (0 to 1).
+    def p_value(self) -> float:
+        """Return the chance of bins as far off as these, were the predictions right.
 
-        With 0 it is the test of Hosmer and Lemeshow (1980), Goodness of fit tests for the multiple logistic regression
-        model, for a model that was fitted on other rows.
+        The test of Hosmer and Lemeshow (1980), Goodness of fit tests for the multiple logistic regression model, for a
+        model that was fitted on other rows.
         """
-        if not tolerated:
-            squares = self.rows * (self.observed - self.predicted) ** 2 / np.maximum(self.chance, 1e-12)
-            return float(chdtrc(len(self.rows), squares.sum()))
-        total, scale, degrees = self._scaled(self.chance)
-        away = tolerated**2 / scale
-        if max(total, away) > _LARGE:
-            return float(ndtr((degrees + away - total) / math.sqrt(2 * degrees + 4 * away)))
-        return float(1 - chndtr(total, degrees, away))
+        squares = self.rows * (self.observed - self.predicted) ** 2 / np.maximum(self.chance, 1e-12)
+        return float(chdtrc(len(self.rows), squares.sum()))
 
     def _scaled(self, variance: NDArray[np.float64]) -> tuple[float, float, float]:
         """Return the sum of squares in units of a chi-square variable, the unit, and its degrees of freedom."""
