@@ -1,6 +1,5 @@
 """``loopwright alert``: what the monitors found, of models and of schedules, and who is told."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -265,10 +264,20 @@ def silence(
             hint="loopwright alert silence --deployment NAME --for 2h --reason WHY",
         )
     try:
-        span: timedelta = parse_duration(lasting)
+        span = parse_duration(lasting)
     except ValueError as error:
         raise InvalidInput(f"--for: {error}.") from error
-    made = alerting.silence(ledger, span, by=by, reason=reason, **fields)
+    made = alerting.silence(
+        ledger,
+        span,
+        by=by,
+        reason=reason,
+        model=fields["model"],
+        deployment=fields["deployment"],
+        check=fields["check"],
+        subject=fields["subject"],
+        segment=fields["segment"],
+    )
     if common.json:
         emit(made)
         return
@@ -334,8 +343,8 @@ def unsilence(silence: str, /, *, common: Common = COMMON) -> None:
     console.print(f"The silence {ended.id} is over.", highlight=False)
 
 
-@app.command
-def test(
+@app.command(name="test")
+def try_out(
     address: Annotated[
         str, Parameter(help="An Apprise address in quotes; else all of [alerts] to and escalate_to.")
     ] = "",

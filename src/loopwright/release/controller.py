@@ -15,6 +15,7 @@ from loopwright import monitor, parts
 from loopwright.config import FILE, Project
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
+from loopwright.monitor import alerting
 from loopwright.predictions import PredictionStore, seal_orphans
 from loopwright.records import Release, now
 from loopwright.release import triggers
@@ -41,6 +42,7 @@ class Controller:
         self._sealed = 0.0
         self._scheduled = 0.0
         self._declared = (0, project)
+        self.sender = alerting.Sender(lambda: self._declared[1], self.ledger)
 
     def turn(self) -> None:
         """Do what is due; one thing that fails does not keep the others from their turn."""
@@ -48,6 +50,7 @@ class Controller:
             ("monitors", self._monitor),
             ("triggers", self._trigger),
             ("releases", self._advance),
+            ("messages", self._tell),
         ):
             try:
                 work()
@@ -81,6 +84,10 @@ class Controller:
         for alert in monitor.tick_schedules(self._declared[1], self.ledger, now()):
             log.info("alert: %s", alert.message)
 
+    def _tell(self) -> None:
+        """Write down whom to tell of what; `sender` sends it, as the addresses are now."""
+        alerting.tick(self._declared[1], self.ledger, now())
+
     def _trigger(self) -> None:
         triggers.look(self.project, self.ledger, self.store)
 
@@ -108,10 +115,12 @@ def main() -> None:
     controller = Controller(project)
     following = threading.Thread(target=Following(project, controller.ledger, ended).run, name="following")
     following.start()
+    controller.sender.start()
     while not ended.is_set():
         controller.turn()
         parts.beat(project, "controller")
         ended.wait(TURN_S)
+    controller.sender.stop()
     following.join()
 
 

@@ -5,10 +5,12 @@ Apprise is the only thing here that reaches out, and only to the address it is g
 
 from __future__ import annotations
 
+import html
 import logging
 import re
 import threading
 import time
+import warnings
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -23,6 +25,8 @@ __all__ = ["DEADLINE_S", "Message", "check", "send"]
 
 #: A service that has not taken a message by then has not taken it.
 DEADLINE_S = 30.0
+#: How a block of a text begins whose columns must line up.
+BARS = "share of rows:"
 EXAMPLES = (
     "Such as mailtos://USER:${SMTP_PASSWORD}@mail.example.com?to=ops@example.com, "
     "slack://${SLACK_TOKENS}/#alerts, or json://host:8080/path for a webhook; all services: "
@@ -105,22 +109,37 @@ def send(address: Address, message: Message) -> float:
 
 
 def _send(address: Address, message: Message) -> None:
-    from apprise import NotifyFormat, NotifyType
-
     with _Listening() as said:
         service = _service(address, said)
+        from apprise.common import NotifyFormat, NotifyType
+
         if hasattr(service, "payload_extras") and type(service).__name__ == "NotifyJSON":
             service.payload_extras["alerts"] = message.alerts
-        fits = len(message.body) <= service.body_maxlen
-        body = message.body if fits else (message.short or message.body)[: service.body_maxlen]
-        sent = service.notify(
+        body = message.body
+        if len(body) > service.body_maxlen:
+            body = (message.short or body)[: service.body_maxlen]
+        as_html = service.notify_format == NotifyFormat.HTML
+        # Not the service's own `notify`, which takes any text for what the service wants.
+        sender = _apprise()(asset=_asset())
+        sender.add(service)
+        sent = sender.notify(
             title=message.title[: service.title_maxlen or None],
-            body=body,
+            body=_html(body) if as_html else body,
             notify_type=NotifyType(message.look),
-            body_format=NotifyFormat.TEXT,
+            body_format=NotifyFormat.HTML if as_html else NotifyFormat.TEXT,
         )
         if not sent:
             raise _refused(address, said.reason() or "the service did not take the message")
+
+
+def _html(text: str) -> str:
+    """Return a text as HTML: Apprise's own has no line that breaks, and bars that do not line up."""
+    blocks = []
+    for block in text.split("\n\n"):
+        tag = "pre" if block.startswith(BARS) else "p"
+        lines = "<br/>".join(html.escape(line, quote=False) for line in block.splitlines())
+        blocks.append(f"<{tag}>{lines}</{tag}>")
+    return "".join(blocks)
 
 
 def _refused(address: Address, reason: str) -> Unavailable:
@@ -132,10 +151,8 @@ def _refused(address: Address, reason: str) -> Unavailable:
 
 def _service(address: Address, said: _Listening) -> Any:
     """Return Apprise's object for an address."""
-    from apprise import Apprise
-
     text = address.complete()
-    service = Apprise.instantiate(text, asset=_asset())
+    service = _apprise().instantiate(text, asset=_asset())
     if service is not None:
         return service
     scheme = text.partition("://")[0].lower()
@@ -155,6 +172,18 @@ def _service(address: Address, said: _Listening) -> Any:
         valid=f"{EXAMPLES}{scheme}/",
         hint="loopwright alert test",
     )
+
+
+@cache
+def _apprise() -> Any:
+    with warnings.catch_warnings():
+        # Apprise looks for a module that Python 3.13 has dropped, and Python 3.11 warns of that.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from apprise import Apprise
+
+        # Which services there are is found out now, by importing them.
+        Apprise.instantiate("json://localhost")
+    return Apprise
 
 
 @cache
@@ -186,21 +215,18 @@ def _asset() -> AppriseAsset:
 class _Listening:
     """What Apprise logs in this thread while the context lasts: the only place where it says why.
 
-    From the first use on, its log goes nowhere else: at this level it has passwords in it.
+    What is said here goes nowhere else: at the level that tells most there are passwords in it.
     """
-
-    _here = threading.local()
 
     def __init__(self) -> None:
         self.lines: list[tuple[int, str]] = []
 
     def __enter__(self) -> Self:
-        _route()
-        self._here.listening = self
+        _diverted().here.listening = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._here.listening = None
+        _diverted().here.listening = None
 
     def reason(self) -> str:
         """Return the warnings, and behind them what the connection said."""
@@ -210,18 +236,26 @@ class _Listening:
         return " ".join(dict.fromkeys(text.strip() for text in (*warned, *detail) if text.strip()))
 
 
-class _Handler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        listening = getattr(_Listening._here, "listening", None)
-        if listening is not None:
-            text = record.getMessage()
-            if not text.startswith(_NOISE):
-                listening.lines.append((record.levelno, text))
+class _Diverted(logging.Filter):
+    """Gives records of a listening thread to it alone, and lets the others pass as they would have."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self.here = threading.local()
+        self._level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        listening: _Listening | None = getattr(self.here, "listening", None)
+        if listening is None:
+            return record.levelno >= self._level
+        listening.lines.append((record.levelno, record.getMessage()))
+        return False
 
 
 @cache
-def _route() -> None:
+def _diverted() -> _Diverted:
     log = logging.getLogger("apprise")
-    log.propagate = False
+    diverted = _Diverted(log.getEffectiveLevel())
     log.setLevel(logging.DEBUG)
-    log.addHandler(_Handler())
+    log.addFilter(diverted)
+    return diverted

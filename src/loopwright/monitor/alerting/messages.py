@@ -13,7 +13,7 @@ import msgspec
 
 from loopwright.config import Project
 from loopwright.errors import Unavailable
-from loopwright.monitor.alerting.channel import Look, Message
+from loopwright.monitor.alerting.channel import BARS, Look, Message
 from loopwright.monitor.alerting.states import short_id
 from loopwright.records import Alert
 
@@ -98,7 +98,7 @@ def compose(notices: Sequence[Notice], link: str = "") -> Message:
     reason, alert = worst.reason, worst.alert
     look = "success" if reason == "resolved" else _LOOKS[alert.severity]
     data = [
-        {"event": one.event, "reason": one.reason, "short_id": short_id(one.alert), **_plain(one)}
+        {**_plain(one), "event": one.event, "reason": one.reason, "short_id": short_id(one.alert)}
         for one in notices
     ]
     if len(notices) == 1:
@@ -168,7 +168,7 @@ def bars(detail: Mapping[str, Any]) -> str:
     kept = [one for one in shares if one in moved][:DRAWN]
     top = max(max(one[1], one[2]) for one in kept)
     room = max(len(name) for name, _, _ in kept)
-    lines = ["share of rows: = training, # now"]
+    lines = [f"{BARS} = training, # now"]
     for name, reference, current in kept:
         lines.append(f"{name:<{room}} {_bar('=', reference, top)} {reference:4.0%}".replace("%", " %"))
         lines.append(f"{'':<{room}} {_bar('#', current, top)} {current:4.0%}".replace("%", " %"))

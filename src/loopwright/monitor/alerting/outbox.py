@@ -217,7 +217,13 @@ def _escalate(config: AlertsConfig, ledger: Ledger, now: datetime) -> int:
         # Where somebody has just changed it, the next turn sees what it is now.
         with contextlib.suppress(Conflict):
             ledger.put(
-                "alert", state.key, escalated, expect=state.revision, event="alert.escalated", cause=cause
+                "alert",
+                state.key,
+                escalated,
+                expect=state.revision,
+                event="alert.escalated",
+                subject=alert.model,
+                cause=cause,
             )
             count += 1
     return count

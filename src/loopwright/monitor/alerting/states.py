@@ -16,7 +16,7 @@ __all__ = ["acknowledge", "find", "history", "resolve", "short_id"]
 
 #: Tries to change an alert that a monitor changes at the same moment.
 _TRIES = 10
-#: An alert's events that `history` returns at most, and looks through for those of before they had a subject of their own.
+#: An alert's events that `history` returns at most, and those of its model that it looks through for them.
 _MOST, _THROUGH = 200, 2000
 
 
@@ -112,12 +112,12 @@ def resolve(ledger: Ledger, name: str, by: str = "", reason: str = "") -> Alert:
 
 def history(ledger: Ledger, alert: Alert) -> list[Event]:
     """Return the newest events of an alert in the order they happened, over all times that it opened."""
-    by_subject = ledger.events("alert.*", alert.id, newest=True, limit=_MOST)
-    if by_subject:
-        return by_subject
-    # Alerts of models had the model as their subject.
-    others = ledger.events("alert.*", alert.model, newest=True, limit=_THROUGH)
-    return [event for event in others if event.payload.get("id") == alert.id][-_MOST:]
+    subjects = {alert.model, alert.id} - {""}
+    found = [
+        event for one in subjects for event in ledger.events("alert.*", one, newest=True, limit=_THROUGH)
+    ]
+    mine = [event for event in found if event.payload.get("id") == alert.id]
+    return sorted(mine, key=lambda event: event.id)[-_MOST:]
 
 
 def _still_open(alert: Alert, what: str) -> None:
@@ -150,6 +150,7 @@ def _change(
                 changed,
                 expect=state.revision,
                 event=event,
+                subject=alert.model,
                 cause=alert.event or None,
                 payload=dataclasses.asdict(changed) | said,
             )
