@@ -25,6 +25,7 @@ from loopwright.console.refresh import Board
 from loopwright.console.views import Glance, Story
 from loopwright.errors import InvalidInput, LoopwrightError
 from loopwright.maturity import Assessment
+from loopwright.monitor.live.prometheus import CONTENT_TYPE
 
 __all__ = ["main", "make_routes", "register_api"]
 
@@ -53,15 +54,15 @@ def make_routes(board: Board) -> list[APIRouter]:
     basic = APIRouter(prefix="/api", tags=["deployments"])
 
     async def deployments() -> Response:
-        """All deployments and schedules at a glance."""
+        """Return all deployments and schedules at a glance."""
         return api.answered(await board.overview())
 
     async def deployment(name: str) -> Response:
-        """One deployment, live: traffic, latency, release, how it answers, and what happened."""
+        """Return one deployment, live: traffic, latency, release, how it answers, and what happened."""
         return api.answered(await board.story(name))
 
     async def maturity() -> Response:
-        """The maturity level of the project, with the facts that were observed."""
+        """Return the maturity level of the project, with the facts that were observed."""
         return api.answered(await board.assessment())
 
     basic.get("/deployments", response_model=Glance)(deployments)
@@ -78,7 +79,11 @@ def register_api(board: Board, application: FastAPI) -> None:
     def openapi() -> Response:
         return Response(document, media_type="application/json")
 
+    async def metrics() -> Response:
+        return Response(await board.metrics(), media_type=CONTENT_TYPE)
+
     # Called, not used as decorators: those of NiceGUI's application carry no types.
+    application.get("/metrics")(metrics)
     application.get("/health")(_health)
     application.get("/api/openapi.json")(openapi)
     for router in routers:

@@ -33,7 +33,11 @@ def _card(card: Card) -> Html:
                 _fact(f"{WHAT[card.mode]}/s", rate(numbers.per_s), "per_s"),
                 _fact("p50 / p99", _latencies(numbers), "latency"),
                 _fact(
-                    found.name.replace("_", " ").capitalize(), number(found.value), "metric", judged(card), _held(card)
+                    found.name.replace("_", " ").capitalize(),
+                    number(found.value),
+                    "metric",
+                    judged(card),
+                    _held(card),
                 ),
             ),
         )

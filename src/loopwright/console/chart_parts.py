@@ -71,9 +71,7 @@ def marks(markers: Sequence[Marker], limit: float | None, colours: Palette) -> O
     for marker in markers:
         colour = tones.get(marker.tone, colours.muted)
         label = {"formatter": marker.text, "position": "end", "color": colour, "distance": 3}
-        data.append(
-            {"xAxis": ms(marker.at), "lineStyle": {"color": colour, "type": "solid"}, "label": label}
-        )
+        data.append({"xAxis": ms(marker.at), "lineStyle": {"color": colour, "type": "solid"}, "label": label})
     mark = {"symbol": "none", "silent": True, "animation": False, "data": data}
     text = {"fontSize": SIZES["xs"], "fontFamily": FONT}
     return {

@@ -101,7 +101,11 @@ def _story(page: Page, name: str) -> None:
             _serving(page, feed)
         with page.panel("span-12", "What happened", "newest first", anchor="events"):
             feed.text("happened", lambda story, reader: fragments.timeline(story.timeline, reader))
-    api = (f"/api/deployments/{quote(name)}", f"/api/monitoring/deployments/{quote(name)}", "/api/openapi.json")
+    api = (
+        f"/api/deployments/{quote(name)}",
+        f"/api/monitoring/deployments/{quote(name)}",
+        "/api/openapi.json",
+    )
     feed.text("foot", lambda _, __: fragments.foot(*api), tag="footer")
 
 
@@ -119,7 +123,9 @@ def _serving(page: Page, feed: Feed) -> None:
         return lambda story, colours: chart(story.serving, colours) if story.serving else {}
 
     with page.panel("span-7", "Latency by stage", "logarithmic", anchor="serving"):
-        feed.chart("stages", figure(charts.stages), label="Latency by stage; the table below has the same figures")
+        feed.chart(
+            "stages", figure(charts.stages), label="Latency by stage; the table below has the same figures"
+        )
         feed.text("stages-now", lambda story, _: serving_panel.stages(story))
         feed.cover(serving_panel.absent)
     with ui.element("div").classes("column span-5"):

@@ -25,6 +25,7 @@ from loopwright.console.views import Glance, Story
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.maturity import Assessment
+from loopwright.monitor.live import LiveNumbers, render
 from loopwright.predictions import PredictionStore
 
 __all__ = ["Board"]
@@ -54,6 +55,7 @@ class Board:
         self.maturity: Assessment | None = None
         self._store = PredictionStore(project)
         self._ledger: Ledger | None = None
+        self._live: LiveNumbers | None = None
         self._opening = threading.Lock()
         self._asking = Asking(self._source)
         self._querying = asyncio.Semaphore(QUERIES)
@@ -87,6 +89,10 @@ class Board:
         async with self._querying:
             return await asyncio.to_thread(sql.ask, self._source(), text, deployment, since, until)
 
+    async def metrics(self) -> str:
+        """Return what the monitors found in Prometheus's format."""
+        return await asyncio.to_thread(render, self.project, self.ledger(), datetime.now(UTC))
+
     def ledger(self) -> Ledger:
         """Return the ledger, opening it the first time."""
         with self._opening:
@@ -94,7 +100,9 @@ class Board:
         return self._ledger
 
     def _source(self) -> Source:
-        return Source(self.project, self.ledger(), self._store, datetime.now(UTC))
+        ledger = self.ledger()
+        self._live = self._live or LiveNumbers(ledger, self.project)
+        return Source(self.project, ledger, self._store, datetime.now(UTC), self._live)
 
     async def overview(self) -> Glance:
         """Return all deployments at a glance, computing them when they are not fresh."""
@@ -158,7 +166,7 @@ class Board:
 
     def _compute(self, wanted: set[str]) -> None:
         """Compute all wanted views from one reading of the log. Runs in a thread, one at a time."""
-        moment = snapshot.Moment.read(self.project, self.ledger(), self._store, datetime.now(UTC))
+        moment = snapshot.Moment.read(self._source())
         links = Links.of(self.project)
         self.stories = {name: snapshot.story(moment, name, links) for name in wanted if name}
         if "" not in wanted:

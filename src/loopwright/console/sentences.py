@@ -45,7 +45,10 @@ def entry(event: Event, links: Links) -> Entry:
 
 def _group(event: Event) -> str:
     """Return what makes events alike, so that many in a row are one line: looks at a test, drifted inputs."""
-    if event.kind in {"release.look", "training.proposed", "monitor.failed"} or event.payload.get("check") == "drift":
+    if (
+        event.kind in {"release.look", "training.proposed", "monitor.failed"}
+        or event.payload.get("check") == "drift"
+    ):
         return event.kind
     return ""
 
@@ -75,12 +78,20 @@ def _acknowledged(event: Event, _: Links) -> Said:
 
 def _escalated(event: Event, _: Links) -> Said:
     alert = event.read(Alert)
-    return "warn", f"Nobody looked after the alert on {alert.subject or alert.check}: it was told further.", ()
+    return (
+        "warn",
+        f"Nobody looked after the alert on {alert.subject or alert.check}: it was told further.",
+        (),
+    )
 
 
 def _not_judged(event: Event, _: Links) -> Said:
     facts = event.payload
-    return "warn", f"{name_of(str(facts['check']))} could not be judged: {_sentence(str(facts['reason']))}", ()
+    return (
+        "warn",
+        f"{name_of(str(facts['check']))} could not be judged: {_sentence(str(facts['reason']))}",
+        (),
+    )
 
 
 def _expired(event: Event, _: Links) -> Said:

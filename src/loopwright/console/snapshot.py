@@ -35,7 +35,7 @@ from loopwright.console.views import (
 from loopwright.deploy.overview import try_address
 from loopwright.errors import Unavailable
 from loopwright.ledger import Event, Ledger
-from loopwright.predictions import PredictionStore, files
+from loopwright.predictions import files
 from loopwright.records import (
     Alert,
     Deployment,
@@ -81,17 +81,17 @@ class Moment:
     asleep: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, project: Project, ledger: Ledger, store: PredictionStore, at: datetime) -> Moment:
+    def read(cls, source: Source) -> Moment:
         """Read what the monitors found, the alerts, and the log of what is deployed."""
+        project, ledger, at = source.project, source.ledger, source.at
         newest: dict[str, ModelVersion] = {}
         for version in (state.read(ModelVersion) for state in ledger.states("model_version")):
             if version.model not in newest or version.version > newest[version.model].version:
                 newest[version.model] = version
         signatures = {model: version.signature for model, version in newest.items()}
         alerts = [state.read(Alert) for state in ledger.states("alert")]
-        source = Source(project, ledger, store, at)
         healths = {name: health(source, name, alerts) for name in project.config.deployment}
-        logs = _logs(project, store, signatures, healths, at)
+        logs = _logs(source, signatures, healths)
         return cls(
             project, ledger, at, signatures, logs, tuple(alerts), healths, serving.asleep(project, ledger, at)
         )
@@ -102,27 +102,31 @@ class Moment:
 
 
 def _logs(
-    project: Project,
-    store: PredictionStore,
-    signatures: Mapping[str, Signature | None],
-    healths: Mapping[str, Health],
-    at: datetime,
+    source: Source, signatures: Mapping[str, Signature | None], healths: Mapping[str, Health]
 ) -> dict[str, traffic.Traffic]:
-    """Read the traffic of all deployments; with their labels where no monitor judges them by windows."""
+    """Return the traffic of all deployments.
+
+    Of a busy one the live counts are read, else the log: it has more detail, and few rows cost little. Labels are only
+    joined where no monitor judges them by windows.
+    """
+    project, store, at = source.project, source.store, source.at
     logs: dict[str, traffic.Traffic] = {}
     logged = files.deployments(project)
     by_model: dict[str, list[str]] = {}
     for name, declared in project.config.deployment.items():
-        by_model.setdefault(declared.model, []).append(name)
+        if name in logged:
+            by_model.setdefault(declared.model, []).append(name)
     for model, names in by_model.items():
-        mine = [name for name in names if name in logged]
-        if all(healths[name].metric is not None for name in mine):
-            logs |= {name: traffic.read_unlabelled(store, name, at) for name in mine}
+        counted = {name: traffic.counted(source.live, name, at) for name in names}
+        logs |= {name: found for name, found in counted.items() if found is not None}
+        left = [name for name in names if counted[name] is None]
+        if all(healths[name].metric is not None for name in left):
+            logs |= {name: traffic.read_unlabelled(store, name, at) for name in left}
             continue
         signature = signatures.get(model)
         metric, _ = traffic.metric_of(project, model, signature)
-        step_s = traffic.metric_step_s(project, model)
-        logs |= traffic.read(store, model, metric, signature, step_s, at)
+        found = traffic.read(store, model, metric, signature, traffic.metric_step_s(project, model), at)
+        logs |= {name: found.get(name, traffic.NOTHING) for name in left}
     return logs
 
 
@@ -267,7 +271,15 @@ def _metric(
     held = moment.healths[name].metric
     if held is not None:
         return MetricNow(
-            held.metric, held.better, held.value, held.version, held.rows, held.at, held.limit, held.lower, held.upper
+            held.metric,
+            held.better,
+            held.value,
+            held.version,
+            held.rows,
+            held.at,
+            held.limit,
+            held.lower,
+            held.upper,
         )
     newest = _newest(moment.log(name).metric, champion)
     monitor = moment.project.config.monitor.get(moment.project.deployment(name).model)

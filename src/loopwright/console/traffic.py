@@ -11,12 +11,25 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from loopwright.config import METRICS, Project
-from loopwright.console.views import Point, Series, Tick
+from loopwright.console.views import Point as MetricPoint
+from loopwright.console.views import Series, Tick
+from loopwright.monitor.live import LiveNumbers
+from loopwright.monitor.live.numbers import Point
 from loopwright.predictions import PredictionStore
 from loopwright.predictions.columns import rows_of
 from loopwright.records import Scalar, Signature, Task
 
-__all__ = ["NOTHING", "RATE_S", "SPAN_S", "STEP_S", "Traffic", "metric_of", "read", "read_unlabelled"]
+__all__ = [
+    "NOTHING",
+    "RATE_S",
+    "SPAN_S",
+    "STEP_S",
+    "Traffic",
+    "counted",
+    "metric_of",
+    "read",
+    "read_unlabelled",
+]
 
 #: How far back the pages look.
 SPAN_S = 15 * 60
@@ -24,6 +37,9 @@ SPAN_S = 15 * 60
 STEP_S = 10
 #: Over how long the key numbers are taken.
 RATE_S = 60
+MINUTE_S = 60
+#: From so many predictions in `SPAN_S` on the counts of minutes are shown: reading the log would take too long.
+BUSY_ROWS = 100_000
 #: Fewer labelled rows than this in an interval make no point of the metric: it would only show noise.
 LEAST_ROWS = 10
 
@@ -82,6 +98,33 @@ def read(
     return {name: _traffic(parts, since, at, step_s) for name, parts in found.items()}
 
 
+def counted(live: LiveNumbers, deployment: str, at: datetime) -> Traffic | None:
+    """Return the traffic of a busy deployment as it was counted by the minute; None for one with fewer rows.
+
+    Its metric is empty, as in `read_unlabelled`.
+    """
+    until = _floor(at, MINUTE_S)
+    since = until - timedelta(seconds=SPAN_S)
+    rows = sum(live.rows(deployment, since, until).values())
+    if rows < BUSY_ROWS:
+        return None
+    by_start: dict[datetime, list[Point]] = {}
+    for point in live.series(deployment, since, until, MINUTE_S):
+        by_start.setdefault(point.start, []).append(point)
+    ticks = []
+    for minute in range(SPAN_S // MINUTE_S):
+        start = since + timedelta(seconds=minute * MINUTE_S)
+        mine = by_start.get(start, [])
+        # The versions of a canary are counted apart; the one with most rows says how long an answer takes.
+        most = max(mine, key=lambda point: point.rows, default=None)
+        n = sum(point.rows for point in mine)
+        ticks.append(
+            Tick(start, n, n / MINUTE_S, most.p50_ms if most else None, most.p99_ms if most else None)
+        )
+    last = ticks[-1]
+    return Traffic(rows, None, last.rows, last.latency_p50_ms, last.latency_p99_ms, until, tuple(ticks), ())
+
+
 def read_unlabelled(store: PredictionStore, deployment: str, at: datetime) -> Traffic:
     """Read the last `SPAN_S` seconds before `at` of one deployment, without labels: their join costs more than the rest.
 
@@ -133,11 +176,11 @@ def _ticks(rows: list[dict[str, Any]], since: datetime, at: datetime) -> Iterato
 
 def _series(rows: list[dict[str, Any]], newest: datetime) -> Iterator[Series]:
     """Return a line per version; intervals that began after `newest` are not over yet and left out."""
-    points: dict[int, list[Point]] = {}
+    points: dict[int, list[MetricPoint]] = {}
     for row in sorted(rows, key=lambda row: int(row["start_us"])):
         start = _moment(row["start_us"])
         if row["value"] is not None and row["n"] >= LEAST_ROWS and start <= newest:
-            points.setdefault(row["version"], []).append(Point(start, row["value"], row["n"]))
+            points.setdefault(row["version"], []).append(MetricPoint(start, row["value"], row["n"]))
     for version in sorted(points):
         yield Series(version, tuple(points[version]))
 

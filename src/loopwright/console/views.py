@@ -41,6 +41,7 @@ __all__ = [
     "Tone",
 ]
 
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A page of MLflow or Prefect about the same thing; `url` is empty while its server is not running."""

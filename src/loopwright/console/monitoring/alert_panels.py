@@ -70,7 +70,9 @@ def card(alert: AlertLine, reader: Reader, *, short: bool = False) -> Html:
             pill(tone, alert.state if past else alert.severity),
             el("a.alert-name", about, href=alert_url(alert), title=about),
             pill("plain", "acknowledged") if alert.state == "acknowledged" else None,
-            pill("plain", f"silent until {reader.stamp(alert.silenced_until)}") if alert.silenced_until else None,
+            pill("plain", f"silent until {reader.stamp(alert.silenced_until)}")
+            if alert.silenced_until
+            else None,
             el("span.minor.alert-since", f"since {reader.stamp(alert.since)}"),
         ),
         el("p.alert-said", alert.message),
@@ -105,12 +107,19 @@ def _buttons(alert: AlertLine) -> Html:
 
     def button(text: str, path: str, body: str, label: str) -> Html:
         return el(
-            "button.act", text, type="button", data_act=f"{url}/{path}", data_body=body, aria_label=f"{label} {name}"
+            "button.act",
+            text,
+            type="button",
+            data_act=f"{url}/{path}",
+            data_body=body,
+            aria_label=f"{label} {name}",
         )
 
     return el(
         "div.acts",
-        button("Acknowledge", "acknowledge", "{}", "Acknowledge the alert on") if alert.state == "open" else None,
+        button("Acknowledge", "acknowledge", "{}", "Acknowledge the alert on")
+        if alert.state == "open"
+        else None,
         button("Resolve", "resolve", "{}", "Resolve the alert on"),
         None
         if alert.silenced_until
@@ -128,7 +137,11 @@ def plot(bins: tuple[Bin, ...]) -> Html:
             el("th", el("span.long", one.label, title=one.label), scope="row"),
             el(
                 "td",
-                el("span.pair", el("i.before", style=f"width:{_width(one.reference, top)}%"), aria_hidden="true"),
+                el(
+                    "span.pair",
+                    el("i.before", style=f"width:{_width(one.reference, top)}%"),
+                    aria_hidden="true",
+                ),
                 el("span.pair", el("i.now", style=f"width:{_width(one.current, top)}%"), aria_hidden="true"),
             ),
             el("td.num", percent(one.reference)),
@@ -137,7 +150,9 @@ def plot(bins: tuple[Bin, ...]) -> Html:
         for one in bins
     ]
     head = el("tr", el("th", "Bin"), el("th", ""), el("th.num", "Reference"), el("th.num", "Now"))
-    made = el("table.plot", el("caption.unseen", "Reference against now"), el("thead", head), el("tbody", *rows))
+    made = el(
+        "table.plot", el("caption.unseen", "Reference against now"), el("thead", head), el("tbody", *rows)
+    )
     return el("div.wide", made, tabindex="0", role="region", aria_label="Reference against now")
 
 
@@ -161,7 +176,9 @@ def curve(found: tuple[Found, ...]) -> Html:
     last = len(known) - 1
     path = " ".join(f"{200 * place / last:.2f},{up(value)}" for place, value in enumerate(values))
     bound = " ".join(
-        f"{200 * place / last:.2f},{up(one.limit)}" for place, one in enumerate(known) if one.limit is not None
+        f"{200 * place / last:.2f},{up(one.limit)}"
+        for place, one in enumerate(known)
+        if one.limit is not None
     )
     text = f"The last {len(known)} windows: from {number(values[0])} to {number(values[-1])}"
     return el(

@@ -23,7 +23,7 @@ from loopwright.console.monitoring.views import (
 )
 from loopwright.ledger import Event, Ledger
 from loopwright.ledger.schema import deliveries
-from loopwright.monitor.alerting import FIELDS, active, covers, find, history, short_id, silence
+from loopwright.monitor.alerting import active, covers, find, history, short_id, silence
 from loopwright.records import Alert, Silence, to_plain
 
 __all__ = ["AlertOf", "AlertsOf", "bins_of", "lines", "ordered", "silence_one"]
@@ -160,7 +160,9 @@ def bins_of(detail: dict[str, Any], most: int = _BINS) -> tuple[Bin, ...]:
     if not isinstance(found, list):
         return ()
     try:
-        named = [(str(one.get("bin", one.get("label", ""))), one["reference"], one["current"]) for one in found]
+        named = [
+            (str(one.get("bin", one.get("label", ""))), one["reference"], one["current"]) for one in found
+        ]
         before, after = (sum(float(one[place]) for one in named) for place in (1, 2))
         if before <= 0 or after <= 0:
             return ()
@@ -178,8 +180,17 @@ def silence_one(ledger: Ledger, name: str, seconds: int, by: str = "", reason: s
         No alert, or more than one, is called so.
     """
     alert = find(ledger, name).read(Alert)
-    fields = {field: str(getattr(alert, field)) for field in FIELDS}
-    return silence(ledger, timedelta(seconds=seconds), by=by, reason=reason, **fields)
+    return silence(
+        ledger,
+        timedelta(seconds=seconds),
+        by=by,
+        reason=reason,
+        model=alert.model,
+        deployment=alert.deployment,
+        check=alert.check,
+        subject=alert.subject,
+        segment=alert.segment,
+    )
 
 
 def points(source: Source, alert: Alert, most: int = _POINTS) -> tuple[Found, ...]:
@@ -191,7 +202,12 @@ def points(source: Source, alert: Alert, most: int = _POINTS) -> tuple[Found, ..
         span = source.span(alert.deployment, phase, most)
         if span is not None and not found:
             found = source.found(
-                alert.deployment, alert.check, span, subjects=[alert.subject], segment=alert.segment, most=most
+                alert.deployment,
+                alert.check,
+                span,
+                subjects=[alert.subject],
+                segment=alert.segment,
+                most=most,
             )
     return tuple(found)
 

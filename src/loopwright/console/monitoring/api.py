@@ -16,7 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import loopwright
 from loopwright.console.guard import check_same_origin
-from loopwright.console.monitoring import alerts, drift, features, health, live, performance, quality, sql, views
+from loopwright.console.monitoring import (
+    alerts,
+    drift,
+    features,
+    health,
+    live,
+    performance,
+    quality,
+    sql,
+    views,
+)
 from loopwright.console.monitoring import windows as of_windows
 from loopwright.console.monitoring.model import MonitoredOf
 from loopwright.console.monitoring.source import MOST_WINDOWS, WINDOWS
@@ -123,9 +133,7 @@ def _get(routes: APIRouter, path: str, model: Any, route: Callable[..., Any]) ->
 
 def _post(routes: APIRouter, path: str, model: Any, route: Callable[..., Any]) -> None:
     """Declare a route that changes something: not for pages of others."""
-    responses: dict[int | str, dict[str, Any]] = {
-        code: {"model": Faulty} for code in (400, 403, 404, 409)
-    }
+    responses: dict[int | str, dict[str, Any]] = {code: {"model": Faulty} for code in (400, 403, 404, 409)}
     routes.post(path, response_model=model, responses=responses, dependencies=[Depends(_own)])(route)
 
 
@@ -135,64 +143,64 @@ def _own(request: Request) -> None:
 
 def _reading(routes: APIRouter, board: Board) -> None:
     async def overview() -> Response:
-        """All deployments at a glance, the one with most trouble first."""
+        """Return all deployments at a glance, the one with most trouble first."""
         return answered(await board.ask(health.OverviewOf()))
 
     async def one(name: Name) -> Response:
-        """All panels of one deployment's page."""
+        """Return all panels of one deployment's page."""
         return answered(await board.ask(MonitoredOf(name)))
 
     async def of_health(name: Name) -> Response:
-        """How a deployment is."""
+        """Return how a deployment is."""
         return answered(await board.ask(health.HealthOf(name)))
 
     async def series(
         name: Name,
         seconds: Annotated[int, Query(ge=60, le=366 * 86400, description="How far back.")] = 900,
     ) -> Response:
-        """Predictions and latency over time, by version."""
+        """Return predictions and latency over time, by version."""
         return answered(await board.ask(live.LiveOf(name, seconds)))
 
     async def of_performance(
         name: Name, metric: str = "", segment: str = "", windows: Windows = WINDOWS
     ) -> Response:
-        """A metric over labelled predictions, window by window, by version."""
+        """Return a metric over labelled predictions, window by window, by version."""
         return answered(await board.ask(performance.PerformanceOf(name, metric, segment, windows)))
 
     async def of_estimated(name: Name, windows: Windows = WINDOWS) -> Response:
-        """Performance without labels, and the assumption it rests on."""
+        """Return performance without labels, and the assumption it rests on."""
         return answered(await board.ask(performance.EstimatedOf(name, windows)))
 
     async def of_segments(name: Name, metric: str = "", offset: Offset = 0, limit: Limit = 50) -> Response:
-        """Parts of the rows in the newest mature window, the worst first."""
+        """Return parts of the rows in the newest mature window, the worst first."""
         return answered(await board.ask(performance.SegmentsOf(name, metric, offset, limit)))
 
     async def of_kpis(name: Name, windows: Windows = WINDOWS) -> Response:
-        """KPIs against their targets, window by window."""
+        """Return KPIs against their targets, window by window."""
         return answered(await board.ask(performance.KpisOf(name, windows)))
 
     async def of_labels(name: Name, windows: Windows = 60) -> Response:
-        """How far the labels of the newest windows have come."""
+        """Return how far the labels of the newest windows have come."""
         return answered(await board.ask(performance.LabelsOf(name, windows)))
 
     async def of_quality(
         name: Name, check: str = "", fired: bool = False, offset: Offset = 0, limit: Limit = 50
     ) -> Response:
-        """What the checks of data quality said of the newest window."""
+        """Return what the checks of data quality said of the newest window."""
         return answered(await board.ask(quality.QualityOf(name, check, fired, offset, limit)))
 
     async def of_drift(
         name: Name, windows: Windows = WINDOWS, search: str = "", offset: Offset = 0, limit: Limit = 25
     ) -> Response:
-        """The heat map: the effect of each feature in each window."""
+        """Return the heat map: the effect of each feature in each window."""
         return answered(await board.ask(drift.DriftOf(name, windows, search, offset, limit)))
 
     async def of_features(name: Name, search: str = "", offset: Offset = 0, limit: Limit = 50) -> Response:
-        """Inputs in the newest window, those that drift most first."""
+        """Return inputs in the newest window, those that drift most first."""
         return answered(await board.ask(features.FeaturesOf(name, search, offset, limit)))
 
     async def of_feature(name: Name, feature: str, windows: Windows = WINDOWS) -> Response:
-        """One input: its distribution now against the reference, and how that came about."""
+        """Return one input: its distribution now against the reference, and how that came about."""
         return answered(await board.ask(features.FeatureOf(name, feature, windows)))
 
     async def list_windows(
@@ -202,14 +210,14 @@ def _reading(routes: APIRouter, board: Board) -> None:
         before: str = "",
         limit: Limit = 50,
     ) -> Response:
-        """Windows, newest first; `before` is that of the page before."""
+        """Return windows, newest first; `before` is that of the page before."""
         moment = of_windows.parsed(before, "before") if before else None
         return answered(await board.ask(of_windows.WindowsOf(name, phase, state, moment, limit)))
 
     async def window(
         name: Name, start: str, check: str = "", fired: bool = False, offset: Offset = 0, limit: Limit = 200
     ) -> Response:
-        """One window with all that was found in it."""
+        """Return one window with all that was found in it."""
         asked = of_windows.WindowOf(name, of_windows.parsed(start), check, fired, offset, limit)
         return answered(await board.ask(asked))
 
@@ -243,12 +251,12 @@ def _alerts(routes: APIRouter, board: Board) -> None:
         offset: Offset = 0,
         limit: Limit = 20,
     ) -> Response:
-        """Alerts, what is open and gravest first, and the silences that hold."""
+        """Return alerts, what is open and gravest first, and the silences that hold."""
         asked = alerts.AlertsOf(state == "all", deployment, check, severity, offset, limit)
         return answered(await board.ask(asked))
 
     async def one(alert: AlertName) -> Response:
-        """One alert with its history, its messages and the values around it."""
+        """Return one alert with its history, its messages and the values around it."""
         return answered(await board.ask(alerts.AlertOf(alert)))
 
     async def acknowledge(alert: AlertName, body: Acknowledgement) -> Response:
@@ -267,11 +275,13 @@ def _alerts(routes: APIRouter, board: Board) -> None:
 
     async def silence_alert(alert: AlertName, body: AlertQuiet) -> Response:
         """Send no message of one alert for a while. It still shows."""
-        await board.change(lambda ledger: alerts.silence_one(ledger, alert, body.seconds, body.by, body.reason))
+        await board.change(
+            lambda ledger: alerts.silence_one(ledger, alert, body.seconds, body.by, body.reason)
+        )
         return answered(await board.ask(alerts.AlertOf(alert)))
 
     async def silences() -> Response:
-        """The silences that hold."""
+        """Return the silences that hold."""
         return answered((await board.ask(alerts.AlertsOf())).silences)
 
     async def silence(body: Quiet) -> Response:

@@ -23,6 +23,7 @@ from loopwright.console.monitoring.views import (
     Bin,
     DriftMap,
     Estimated,
+    FeatureStory,
     Found,
     Kpi,
     Labels,
@@ -48,7 +49,16 @@ __all__ = [
 
 #: Metrics that cannot be above 1.
 _BOUNDED = frozenset(
-    {"accuracy", "average_precision", "balanced_accuracy", "brier", "calibration_error", "f1", "precision", "r2"}
+    {
+        "accuracy",
+        "average_precision",
+        "balanced_accuracy",
+        "brier",
+        "calibration_error",
+        "f1",
+        "precision",
+        "r2",
+    }
     | {"recall", "roc_auc"}
 )
 
@@ -62,7 +72,7 @@ def performance(found: Performance, markers: Sequence[Marker], colours: Palette)
         series += [*_band(f"version {version}", mine, colour), _values(f"version {version}", mine, colour)]
     limit = _limit(found.points)
     series.append(marks(markers, limit, colours) | {"markArea": _waiting(found.waiting, colours)})
-    times = [*found.points, *found.waiting]
+    times: list[Found | WindowLine] = [*found.points, *found.waiting]
     options = _over_windows(times, series, colours)
     options["yAxis"] |= _extent(found.points, [limit], 1.0 if found.metric in _BOUNDED else math.inf)
     names = list(dict.fromkeys(one["name"] for one in series if one.get("z") == _LINE))
@@ -119,7 +129,12 @@ def labels(found: Labels, colours: Palette) -> Options:
     ]
     options = _over_windows(found.windows, series, colours)
     options["tooltip"] = tooltip(colours) | {"trigger": "item", ":formatter": _LABELS_TOOLTIP}
-    options["yAxis"] |= {"min": 0, "max": 100, "interval": 50, "axisLabel": axis_text(colours) | {"formatter": "{value} %"}}
+    options["yAxis"] |= {
+        "min": 0,
+        "max": 100,
+        "interval": 50,
+        "axisLabel": axis_text(colours) | {"formatter": "{value} %"},
+    }
     return options
 
 
@@ -227,9 +242,7 @@ def _moment(times: Sequence[datetime]) -> str:
     """Return JavaScript that writes a time: with its day where the chart covers more than one."""
     spans = bool(times) and (times[-1] - times[0]).total_seconds() > 20 * 3600
     day = "month: '2-digit', day: '2-digit', " if spans else ""
-    return (
-        f"v => new Date(Number(v)).toLocaleString([], {{{day}hour: '2-digit', minute: '2-digit', hourCycle: 'h23'}})"
-    )
+    return f"v => new Date(Number(v)).toLocaleString([], {{{day}hour: '2-digit', minute: '2-digit', hourCycle: 'h23'}})"
 
 
 def distribution(bins: Sequence[Bin], colours: Palette) -> Options:
@@ -308,25 +321,27 @@ def shares(parts: dict[str, Sequence[Found]], colours: Palette) -> Options:
     return options
 
 
-def moved(found: Sequence[Moved], reference: float | None, colours: Palette) -> Options:
-    """Return where a number lay: its mean or median, the band from the 5 % to the 95 % quantile, the reference."""
-    middle: list[list[float | None]] = [[ms(one.start), one.mean] for one in found]
-    series: list[Options] = []
-    if any(one.p05 is not None for one in found):
-        low: list[list[float | None]] = [[ms(one.start), one.p05] for one in found]
-        high: list[list[float | None]] = [
-            [ms(one.start), None if one.p95 is None or one.p05 is None else one.p95 - one.p05] for one in found
-        ]
-        series += _stacked("5 to 95 %", low, high, colours.accent)
-    series.append(line("mean", middle, colours.accent))
-    drawn = marks((), reference, colours)
-    if reference is not None:
+def moved(found: FeatureStory, colours: Palette) -> Options:
+    """Return the mean over time, on a band of one standard deviation of the training data around theirs."""
+    mean, std = found.reference_mean, found.reference_std
+    middle: list[list[float | None]] = [[ms(one.start), one.mean] for one in found.moved]
+    drawn = marks((), mean, colours)
+    if mean is not None:
         mark = drawn["markLine"]["data"][0]
         mark["lineStyle"]["color"] = mark["label"]["color"] = colours.muted
-        mark["label"]["formatter"] = f"reference {reference:.4g}"
-    options = _over_windows(found, [*series, drawn], colours)
-    values = [value for one in found for value in (one.mean, one.p05, one.p95) if value is not None]
-    options["yAxis"] |= extent([*values, *([reference] if reference is not None else [])])
+        mark["label"]["formatter"] = f"training {mean:.4g}"
+    values = [one.mean for one in found.moved if one.mean is not None]
+    if mean is not None and std:
+        band = [{"yAxis": mean - std}, {"yAxis": mean + std}]
+        drawn["markArea"] = {
+            "silent": True,
+            "data": [band],
+            "itemStyle": {"color": colours.muted, "opacity": 0.1},
+            "animation": False,
+        }
+        values += [mean - std, mean + std]
+    options = _over_windows(found.moved, [line("mean", middle, colours.accent), drawn], colours)
+    options["yAxis"] |= extent(values)
     return options
 
 
@@ -348,7 +363,9 @@ def answer(found: Answered, colours: Palette) -> Options:
         },
     }
     if drawn.time:
-        points = sorted((row[drawn.across], row[drawn.up]) for row in found.rows if row[drawn.across] is not None)
+        points = sorted(
+            (row[drawn.across], row[drawn.up]) for row in found.rows if row[drawn.across] is not None
+        )
         options["xAxis"] = {"type": "time", "axisLabel": text | {"hideOverlap": True}}
         options["series"] = [line(name, [list(point) for point in points], colours.accent)]
         options["yAxis"]["scale"] = True
@@ -361,7 +378,13 @@ def answer(found: Answered, colours: Palette) -> Options:
     }
     bars = [row[drawn.up] for row in found.rows]
     options["series"] = [
-        {"type": "bar", "name": name, "data": bars, "itemStyle": {"color": colours.accent}, "animation": False}
+        {
+            "type": "bar",
+            "name": name,
+            "data": bars,
+            "itemStyle": {"color": colours.accent},
+            "animation": False,
+        }
     ]
     return options
 
@@ -387,7 +410,9 @@ def _band(name: str, found: list[Found], colour: str) -> list[Options]:
     if not known:
         return []
     low: list[list[float | None]] = [[ms(one.start), one.lower] for one in known]
-    high: list[list[float | None]] = [[ms(one.start), (one.upper or 0.0) - (one.lower or 0.0)] for one in known]
+    high: list[list[float | None]] = [
+        [ms(one.start), (one.upper or 0.0) - (one.lower or 0.0)] for one in known
+    ]
     return _stacked(f"{name} interval", low, high, colour)
 
 
@@ -438,7 +463,9 @@ def _limit(found: Sequence[Found]) -> float | None:
 
 
 def _extent(found: Sequence[Found], more: Sequence[float | None], top: float) -> Options:
-    values = [value for one in found for value in (one.value, one.lower, one.upper, *more) if value is not None]
+    values = [
+        value for one in found for value in (one.value, one.lower, one.upper, *more) if value is not None
+    ]
     return extent(values, max(top, *values)) if values else {}
 
 
@@ -446,7 +473,9 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.3g}")
 
 
-def _over_windows(times: Sequence[Found | WindowLine | Moved], series: list[Options], colours: Palette) -> Options:
+def _over_windows(
+    times: Sequence[Found | WindowLine | Moved], series: list[Options], colours: Palette
+) -> Options:
     """Return a chart over the time that some windows cover."""
     text = axis_text(colours)
     starts = [one.start for one in times]

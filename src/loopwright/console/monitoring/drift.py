@@ -90,7 +90,7 @@ def _ranked(source: Source, deployment: str, span: Span, recent_us: int) -> list
         .group_by(signals.c.subject)
     )
     with source.ledger.reading() as connection:
-        rows = connection.execute(query).all()
+        rows = list(connection.execute(query))
     newest_us = max((row.last_us for row in rows), default=0)
     newest = {one.subject: one for one in source.found(deployment, "drift", Span(newest_us, newest_us))}
     rows.sort(key=lambda row: (-min(row.lately, 1), -(row.largest or 0.0), row.subject))

@@ -55,7 +55,9 @@ def _tile(name: str, value: str, note: str, tone: str = "") -> Html:
 
 def feature_tiles(view: FeatureStory) -> Html:
     """Return the key numbers of a feature."""
-    missing, unseen, out = (found[-1] if found else None for found in (view.missing, view.unseen, view.out_of_range))
+    missing, unseen, out = (
+        found[-1] if found else None for found in (view.missing, view.unseen, view.out_of_range)
+    )
     strange = out or unseen
     shift = ""
     if view.current_mean is not None and view.reference_mean is not None and view.reference_std:
@@ -93,7 +95,9 @@ def distribution_note(view: FeatureStory) -> Html:
     """Say what is compared with what."""
     if not view.bins:
         return Html("")
-    return el("p.minor", f"Now is the {view.basis}; the reference is the training data of version {view.version}.")
+    return el(
+        "p.minor", f"Now is the {view.basis}; the reference is the training data of version {view.version}."
+    )
 
 
 def versions(view: FeatureStory) -> Html:
@@ -113,7 +117,10 @@ def versions(view: FeatureStory) -> Html:
         )
         for one in view.versions
     ]
-    names = [("Version", ""), *((name, "num") for name in ("PSI", "Missing", "Unseen", "Out of range", "Mean", "Rows"))]
+    names = [
+        ("Version", ""),
+        *((name, "num") for name in ("PSI", "Missing", "Unseen", "Out of range", "Mean", "Rows")),
+    ]
     return table(names, rows, "By version")
 
 
@@ -136,10 +143,17 @@ def categories(view: FeatureStory) -> Html:
 def bins(view: FeatureStory) -> Html:
     """Return the distribution as a table, for those who do not see the chart."""
     rows = [
-        el("tr", el("td", one.label), el("td.num", percent(one.reference)), el("td.num", percent(one.current)))
+        el(
+            "tr",
+            el("td", one.label),
+            el("td.num", percent(one.reference)),
+            el("td.num", percent(one.current)),
+        )
         for one in view.bins
     ]
-    return table([("Bin", ""), ("Reference", "num"), ("Now", "num")], rows, "Distribution") if rows else Html("")
+    return (
+        table([("Bin", ""), ("Reference", "num"), ("Now", "num")], rows, "Distribution") if rows else Html("")
+    )
 
 
 def segments(view: FeatureStory) -> Html:

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from loopwright.console.monitoring.alerts import AlertsOf, bins_of
@@ -20,10 +21,10 @@ from loopwright.console.monitoring.views import (
     FeatureVersion,
     Found,
     Moved,
-    WindowLine,
 )
 from loopwright.errors import LoopwrightError, NotFound
 from loopwright.monitor.blocks import ColumnCounts, Plan
+from loopwright.monitor.live.comparing import Feature, bars, feature_of
 from loopwright.monitor.results import moment
 from loopwright.registry.column_profile import ColumnProfile
 from loopwright.registry.profile import Profile, read_profile
@@ -33,8 +34,8 @@ __all__ = ["FeatureOf", "FeaturesOf"]
 _CHECKS = ("drift", "missing", "unseen", "out_of_range")
 #: Rows of the newest window that a distribution is counted from where no check left one.
 _ROWS = 200_000
-#: Categories in the table, and windows whose details are read for the curve of the mean.
-_CATEGORIES, _MOVED = 64, 100
+#: Windows whose details are read for the curve of the mean.
+_MOVED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,11 @@ class FeatureOf:
         known = profile_of(source, declared.model, version)
         profile = known.column(feature) if known else None
         detailed = source.in_full(name, "drift", feature, span, most=_MOVED) if span else []
-        bins, basis = _bins(source, name, profile, detailed)
+        now, bins, basis = _now(source, name, version, profile)
         newest = drift[-1] if drift else None
         detail = detailed[-1][1] if detailed else {}
+        if not bins and (bins := bins_of(detail)):
+            basis = "newest window"
         return FeatureStory(
             deployment=name,
             model=declared.model,
@@ -144,19 +147,19 @@ class FeatureOf:
             version=version,
             basis=basis,
             what=str(detail.get("what", "")),
-            psi=newest.value if newest else None,
+            psi=newest.value if newest else (now.psi if now else None),
             limit=newest.limit if newest else None,
             firing=newest.fired if newest else False,
             reference_mean=profile.mean if profile else None,
             reference_std=profile.std if profile else None,
-            current_mean=_number(detail.get("mean")),
+            current_mean=now.mean if now else _number(detail.get("mean")),
             bins=bins,
             categories=_categories(bins) if profile and profile.kind == "categorical" else (),
             drift=drift,
             missing=tuple(one for one in whole if one.check == "missing"),
             unseen=tuple(one for one in whole if one.check == "unseen"),
             out_of_range=tuple(one for one in whole if one.check == "out_of_range"),
-            moved=_moved(detailed),
+            moved=_moved(source, name, version, profile, span, detailed),
             versions=_versions(whole, detailed),
             segments=_segments(found),
             alerts=_alerts(source, name, feature),
@@ -172,37 +175,32 @@ def profile_of(source: Source, model: str, version: int | None) -> Profile | Non
     return None
 
 
-def _bins(
-    source: Source,
-    deployment: str,
-    profile: ColumnProfile | None,
-    detailed: Sequence[tuple[Found, dict[str, Any]]],
-) -> tuple[tuple[Bin, ...], str]:
-    """Return the distribution in the newest window against the reference, and what "now" is."""
-    if detailed and (bins := bins_of(detailed[-1][1], most=_CATEGORIES + 4)):
-        return bins, "newest window"
-    if profile is None:
-        return (), ""
+def _now(
+    source: Source, deployment: str, version: int | None, profile: ColumnProfile | None
+) -> tuple[Feature | None, tuple[Bin, ...], str]:
+    """Return an input in the newest window and its distribution against the reference, and what "now" is."""
+    if profile is None or version is None:
+        return None, (), ""
     start = source.newest(deployment, INPUTS)
     windows = source.windows(deployment, INPUTS, at=moment(start), most=1) if start is not None else []
-    counted = _counted(source, deployment, profile, windows[0] if windows else None)
-    if counted is None or not counted.rows:
-        return (), ""
-    trained = max(1, profile.rows)
-    bins = tuple(
-        Bin(label, reference / trained, int(count) / counted.rows)
-        for label, reference, count in zip(_labels(profile), profile.reference, counted.bins, strict=True)
-    )
-    return bins, "newest window" if windows else "newest of what is logged"
+    basis = "newest window" if windows else "last hour"
+    since = windows[0].start if windows else source.at - timedelta(hours=1)
+    until = windows[0].end if windows else source.at
+    counts = source.live.block(deployment, version, since, until).column(profile.name)
+    if counts is None or not counts.rows:
+        counts = _counted(source, deployment, profile, since, until)
+    if counts is None or not counts.rows:
+        return None, (), ""
+    drawn = tuple(Bin(one.label, one.before, one.now) for one in bars(profile, counts))
+    return feature_of(profile, counts), drawn, basis
 
 
 def _counted(
-    source: Source, deployment: str, profile: ColumnProfile, window: WindowLine | None
+    source: Source, deployment: str, profile: ColumnProfile, since: datetime, until: datetime
 ) -> ColumnCounts | None:
-    """Count an input of the rows of a window, or of the newest ones; None where the log does not have it."""
+    """Count an input of the log's rows, where no controller has; None where the log does not have it."""
     column = "input_" + profile.name
     quoted = '"' + column.replace('"', '""') + '"'
-    since, until = (window.start, window.end) if window else (None, None)
     with contextlib.suppress(LoopwrightError):
         with source.store.view(deployment=deployment, since=since, until=until, labels=False) as view:
             if column not in view.columns():
@@ -211,17 +209,6 @@ def _counted(
         whole = Profile((profile,), profile, profile.rows)
         return Plan.of(whole).count(rows).column(profile.name)
     return None
-
-
-def _labels(profile: ColumnProfile) -> list[str]:
-    """Return what the bins of a profile are called."""
-    if profile.kind == "categorical":
-        return [*profile.categories, "other", "missing"]
-    edges = [f"{edge:.4g}" for edge in profile.edges]
-    if not edges:
-        return ["all", "missing"]
-    between = [f"{low} to {high}" for low, high in zip(edges, edges[1:], strict=False)]
-    return [f"up to {edges[0]}", *between, f"above {edges[-1]}", "missing"]
 
 
 def _categories(bins: tuple[Bin, ...]) -> tuple[Category, ...]:
@@ -234,13 +221,28 @@ def _number(value: Any) -> float | None:
     return float(value) if known else None
 
 
-def _moved(detailed: Sequence[tuple[Found, dict[str, Any]]]) -> tuple[Moved, ...]:
-    """Return the means of the windows whose checks kept them."""
+def _moved(
+    source: Source,
+    deployment: str,
+    version: int | None,
+    profile: ColumnProfile | None,
+    span: Span | None,
+    detailed: Sequence[tuple[Found, dict[str, Any]]],
+) -> tuple[Moved, ...]:
+    """Return the mean over time: as it was counted live, else that of the windows whose checks kept it."""
+    if profile is None or profile.kind != "numeric" or version is None:
+        return ()
+    if span is not None:
+        with contextlib.suppress(LoopwrightError):
+            since, until = moment(span.first_us), source.at
+            found = source.live.feature(deployment, version, profile.name, since, until).points
+            if len(found) > 1:
+                return tuple(Moved(one.start, one.mean, one.rows) for one in found)
     made = []
     for one, detail in detailed:
         mean = _number(detail.get("mean"))
         if mean is not None:
-            made.append(Moved(one.start, mean, None, None, None, one.rows))
+            made.append(Moved(one.start, mean, one.rows))
     return tuple(made)
 
 

@@ -4,6 +4,7 @@ No `from __future__ import annotations` here: NiceGUI reads the signatures of it
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from nicegui import events, ui
@@ -26,16 +27,19 @@ __all__ = ["monitored"]
 _KPIS, _FEATURES = 12, 25
 
 
-def monitored(
-    page: Page, name: str, unmonitored: Callable[[], Html], beside: Callable[[], None]
-) -> None:
+def monitored(page: Page, name: str, unmonitored: Callable[[], Html], beside: Callable[[], None]) -> None:
     """Lay out what the monitors found of a deployment.
 
     `unmonitored` says what to do while they found nothing; `beside` lays out what stands beside the performance.
     """
     board = page.board
     feed = page.feed(lambda: board.ask(MonitoredOf(name)))
-    with page.panel("span-8", "Performance by version", "on labelled predictions, with 95 % intervals", anchor="performance"):
+    with page.panel(
+        "span-8",
+        "Performance by version",
+        "on labelled predictions, with 95 % intervals",
+        anchor="performance",
+    ):
         feed.text("note", lambda view, _: panels.performance_note(view))
         feed.chart("tall", lambda view, colours: _performance(view, board.stories.get(name), colours),
                    label="Performance by version and window; the table below has the same figures")  # fmt: skip
@@ -95,7 +99,9 @@ def _no_labels(view: Monitored, story: Story | None, unmonitored: Callable[[], H
 def _no_estimate(view: Monitored) -> Html | None:
     if view.estimated.points:
         return None
-    return empty("No estimate: it needs the probabilities of a classifier and a reference of how well they hold.")
+    return empty(
+        "No estimate: it needs the probabilities of a classifier and a reference of how well they hold."
+    )
 
 
 def _kpis(page: Page, feed: Feed, name: str) -> None:
@@ -109,38 +115,58 @@ def _kpis(page: Page, feed: Feed, name: str) -> None:
             example = '{ sql = "select avg(prediction) from predictions", at_most = 0.1 }'
             text = el("code", f"kpi.<name> = {example}")
             ui.html(
-                el("div.empty", el("p", "No KPI is declared. In loopwright.toml, below "), el("code", f"[monitor.{model}]"), text),
+                el(
+                    "div.empty",
+                    el("p", "No KPI is declared. In loopwright.toml, below "),
+                    el("code", f"[monitor.{model}]"),
+                    text,
+                ),
                 sanitize=False,
             )
             return
         with ui.element("div").classes("kpis"):
-            for place, kpi in enumerate(declared):
+            for place in range(len(declared)):
                 with ui.element("div").classes("kpi"):
-                    feed.text("kpi-text", lambda view, _, place=place: panels.kpi(view.kpis[place]))
-                    feed.chart("kpi-chart", lambda view, colours, place=place: charts.kpi(view.kpis[place], colours),
-                               label=f"KPI {place + 1} by window")  # fmt: skip
+                    _kpi(feed, place)
+
+
+def _kpi(feed: Feed, place: int) -> None:
+    feed.text("kpi-text", lambda view, _: panels.kpi(view.kpis[place]))
+    feed.chart(
+        "kpi-chart",
+        lambda view, colours: charts.kpi(view.kpis[place], colours),
+        label=f"KPI {place + 1} by window",
+    )
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Which features of the heat map one reader wants to see."""
+
+    search: str = ""
+    offset: int = 0
 
 
 def _drift(page: Page, name: str, unmonitored: Callable[[], Html]) -> None:
     """Lay out the heat map with its search and its pages."""
     board = page.board
-    asked = {"search": "", "offset": 0}
+    asked = _Asked()
 
     async def read() -> DriftMap:
-        question = DriftOf(name, search=str(asked["search"]), offset=int(asked["offset"]), limit=_FEATURES)
+        question = DriftOf(name, search=asked.search, offset=asked.offset, limit=_FEATURES)
         return await board.ask(question)
 
     feed = page.feed(read)
 
     async def search(event: events.ValueChangeEventArguments) -> None:
-        asked.update(search=str(event.value or ""), offset=0)
+        asked.search, asked.offset = str(event.value or ""), 0
         await page.look()
 
     async def turn(step: int) -> None:
         total = feed.view.total if feed.view else 0
-        offset = int(asked["offset"]) + step * _FEATURES
+        offset = asked.offset + step * _FEATURES
         if 0 <= offset < total:
-            asked["offset"] = offset
+            asked.offset = offset
             await page.look()
 
     def opened(event: events.GenericEventArguments) -> None:
@@ -152,7 +178,12 @@ def _drift(page: Page, name: str, unmonitored: Callable[[], Html]) -> None:
         if isinstance(feature, str):
             ui.navigate.to(panels.feature_url(name, feature))
 
-    with page.panel("span-12", "Drift by feature", "PSI against the training data; a click opens the feature", anchor="drift"):
+    with page.panel(
+        "span-12",
+        "Drift by feature",
+        "PSI against the training data; a click opens the feature",
+        anchor="drift",
+    ):
         with ui.element("div").classes("tools"):
             field = ui.input(placeholder="Search features", on_change=search).props(
                 'dense outlined debounce=250 clearable aria-label="Search features"'
@@ -165,7 +196,9 @@ def _drift(page: Page, name: str, unmonitored: Callable[[], Html]) -> None:
                 with button:
                     ui.html(text, sanitize=False, tag="span")
         feed.text("note", lambda view, _: panels.drift_legend(view))
-        chart = feed.chart("heat", charts.drift, label="Drift by feature and window; the table below has the same figures")
+        chart = feed.chart(
+            "heat", charts.drift, label="Drift by feature and window; the table below has the same figures"
+        )
         chart.on("componentClick", opened, ["componentType", "value", "data"])
         feed.cover(lambda view: None if view.inputs else unmonitored())
         _as_table(feed, lambda view, _: panels.drift_table(view))

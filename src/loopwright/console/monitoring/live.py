@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from loopwright.console.monitoring.source import Source
 from loopwright.console.monitoring.views import Live, LivePoint
+from loopwright.predictions.columns import rows_of
 
 __all__ = ["LiveOf"]
 
@@ -32,22 +33,48 @@ class LiveOf:
         step_s = _step(self.seconds)
         until = datetime.fromtimestamp(int(source.at.timestamp()) // step_s * step_s, UTC)
         since = until - timedelta(seconds=self.seconds)
-        rows = source.store.rates(
-            deployment=self.deployment, since=since, until=until, every_s=step_s
-        ).to_pylist()
-        points = tuple(
-            LivePoint(
-                start=row["start"],
-                version=row["version"],
-                rows=row["rows"],
-                per_s=row["rows"] / step_s,
-                latency_p50_ms=row["latency_p50_ms"],
-                latency_p95_ms=None,
-                latency_p99_ms=row["latency_p99_ms"],
-            )
-            for row in rows
+        if points := _counted(source, self.deployment, since, until, step_s):
+            return Live(self.deployment, since, until, step_s, "live", points)
+        return Live(
+            self.deployment,
+            since,
+            until,
+            step_s,
+            "log",
+            _logged(source, self.deployment, since, until, step_s),
         )
-        return Live(self.deployment, since, until, step_s, "log", points)
+
+
+def _counted(
+    source: Source, deployment: str, since: datetime, until: datetime, step_s: int
+) -> tuple[LivePoint, ...]:
+    return tuple(
+        LivePoint(one.start, one.version, one.rows, one.per_s, one.p50_ms, one.p95_ms, one.p99_ms)
+        for one in source.live.series(deployment, since, until, step_s)
+    )
+
+
+def _logged(
+    source: Source, deployment: str, since: datetime, until: datetime, step_s: int
+) -> tuple[LivePoint, ...]:
+    """Return the same from the log, for a deployment whose controller does not run: of an hour at most."""
+    since = max(since, until - timedelta(hours=1))
+    step = step_s * 1_000_000
+    with source.store.view(deployment=deployment, since=since, until=until, labels=False) as view:
+        rows = rows_of(
+            view.table(f"""
+                select make_timestamptz(epoch_us("at") // {step} * {step}) as start, version, count(*) as n,
+                       quantile_cont(latency_ms, 0.5)::double as p50, quantile_cont(latency_ms, 0.95)::double as p95,
+                       quantile_cont(latency_ms, 0.99)::double as p99
+                from predictions group by 1, 2 order by 1, 2
+            """)
+        )
+    return tuple(
+        LivePoint(
+            row["start"], row["version"], row["n"], row["n"] / step_s, row["p50"], row["p95"], row["p99"]
+        )
+        for row in rows
+    )
 
 
 def _step(seconds: int) -> int:

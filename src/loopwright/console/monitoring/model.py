@@ -67,7 +67,10 @@ def _markers(source: Source, name: str) -> tuple[Marker, ...]:
         decision = str(event.payload.get("decision", "")).replace("_", " ")
         made.append(Marker(event.at, decision, "good" if decision == "promoted" else "warn"))
     model = source.project.deployment(name).model
-    for event in source.ledger.events("alert.opened", model, since=since, limit=5 * _MARKERS, newest=True):
-        if event.payload.get("deployment") == name and event.payload.get("check") == "performance":
-            made.append(Marker(event.at, "alert", "bad"))
+    opened = source.ledger.events("alert.opened", model, since=since, limit=5 * _MARKERS, newest=True)
+    made += [
+        Marker(event.at, "alert", "bad")
+        for event in opened
+        if event.payload.get("deployment") == name and event.payload.get("check") == "performance"
+    ]
     return tuple(sorted(made, key=lambda one: one.at)[-_MARKERS:])

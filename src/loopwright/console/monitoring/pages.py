@@ -9,6 +9,7 @@ from fastapi import Request
 from nicegui import ui
 
 from loopwright.console import fragments
+from loopwright.console.chart_parts import Options
 from loopwright.console.formats import Reader
 from loopwright.console.fragments import empty
 from loopwright.console.markup import Html, el, join
@@ -19,6 +20,7 @@ from loopwright.console.monitoring.views import AlertPage, FeatureStory
 from loopwright.console.monitoring.windows import WindowOf, parsed
 from loopwright.console.page import Feed, Page, not_found
 from loopwright.console.refresh import Board
+from loopwright.console.tokens import Palette
 from loopwright.errors import LoopwrightError
 
 __all__ = ["register"]
@@ -41,7 +43,9 @@ def register(board: Board) -> None:
         feed = page.feed(lambda: board.ask(question))
         with page.shell():
             _feature(page, feed)
-            _foot(feed, f"/api/monitoring/deployments/{quote(name, safe='')}/features/{quote(feature, safe='')}")
+            _foot(
+                feed, f"/api/monitoring/deployments/{quote(name, safe='')}/features/{quote(feature, safe='')}"
+            )
         await page.start()
 
     async def window(request: Request, name: str, start: str) -> None:
@@ -130,9 +134,13 @@ def _feature(page: Page, feed: Feed) -> None:
         with page.panel("span-6", "Drift over time", "PSI and its limit, by window"):
             feed.chart("small", lambda view, colours: charts.drift_of_feature(view.drift, colours),
                        label="PSI and its limit by window")  # fmt: skip
-            feed.cover(lambda view: None if view.drift else empty("No window was judged yet.", "loopwright up"))
-        with page.panel("span-6", "Where it lay", "mean by window"):
-            feed.chart("small", lambda view, colours: charts.moved(view.moved, view.reference_mean, colours),
+            feed.cover(
+                lambda view: None if view.drift else empty("No window was judged yet.", "loopwright up")
+            )
+        with page.panel(
+            "span-6", "Mean over time", "the band is one standard deviation of the training data"
+        ):
+            feed.chart("small", lambda view, colours: charts.moved(view, colours),
                        label="Mean by window against the reference")  # fmt: skip
             feed.cover(_no_means)
         with page.panel("span-6", "Missing, unseen and out of range", "share of rows, by window"):
@@ -144,7 +152,7 @@ def _feature(page: Page, feed: Feed) -> None:
             feed.text("alerts-now", lambda view, reader: alert_panels.brief(view.alerts, reader))
 
 
-def _shares(view: FeatureStory, colours: charts.Palette) -> charts.Options:
+def _shares(view: FeatureStory, colours: Palette) -> Options:
     parts = {"missing": view.missing, "unseen": view.unseen, "out of range": view.out_of_range}
     return charts.shares({name: found for name, found in parts.items() if found}, colours)
 
@@ -190,7 +198,10 @@ def _alerts_head(view: AlertPage, asked: AlertsOf) -> Html:
     )
     return join(
         el("h1", "Alerts"),
-        el("span.minor", f"{view.open} open, {view.total} shown" + (f" of {asked.deployment}" if asked.deployment else "")),
+        el(
+            "span.minor",
+            f"{view.open} open, {view.total} shown" + (f" of {asked.deployment}" if asked.deployment else ""),
+        ),
         el("nav.choices", choice("open", state="open"), choice("all", state="all"), aria_label="State"),
         el("nav.choices", severities, aria_label="Severity"),
     )
@@ -206,7 +217,9 @@ def _now(asked: AlertsOf) -> dict[str, str]:
 
 def _alerts(view: AlertPage, reader: Reader) -> Html:
     if not view.alerts:
-        return empty("No alert: nothing has been wrong for long enough to say so.", "loopwright alert list --all")
+        return empty(
+            "No alert: nothing has been wrong for long enough to say so.", "loopwright alert list --all"
+        )
     return join(*(alert_panels.card(one, reader) for one in view.alerts))
 
 
@@ -218,7 +231,9 @@ def _turn(view: AlertPage, asked: AlertsOf) -> Html:
     here = asked.offset // asked.limit + 1
 
     def to(text: str, page: int) -> Html:
-        address = "/alerts?" + urlencode({key: value for key, value in _now(asked).items() if value} | {"page": page})
+        address = "/alerts?" + urlencode(
+            {key: value for key, value in _now(asked).items() if value} | {"page": page}
+        )
         return el("a.choice", text, href=address)
 
     return el(

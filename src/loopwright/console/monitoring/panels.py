@@ -8,7 +8,6 @@ from urllib.parse import quote
 from loopwright.console.formats import Reader, number, percent, span
 from loopwright.console.fragments import empty, pill
 from loopwright.console.markup import Html, el, join
-
 from loopwright.console.monitoring.views import (
     DriftMap,
     Estimated,
@@ -117,7 +116,13 @@ def drift_table(found: DriftMap) -> Html:
         )
         for one in found.features
     ]
-    names = [("Feature", ""), ("Newest window", ""), ("Effect / limit", "num"), ("Largest", "num"), ("Fired in", "num")]
+    names = [
+        ("Feature", ""),
+        ("Newest window", ""),
+        ("Effect / limit", "num"),
+        ("Largest", "num"),
+        ("Fired in", "num"),
+    ]
     return table(names, rows, "Drift by feature") if rows else Html("")
 
 
@@ -196,7 +201,11 @@ def segments(found: Segments) -> Html:
 
 
 def _more(shown: int, total: int, what: str) -> Html | None:
-    return el("p.minor", f"{shown} of {total} {what}; the rest by the JSON interface.") if total > shown else None
+    return (
+        el("p.minor", f"{shown} of {total} {what}; the rest by the JSON interface.")
+        if total > shown
+        else None
+    )
 
 
 def kpi(found: Kpi) -> Html:
@@ -245,11 +254,18 @@ def estimated(found: Estimated) -> Html:
         return Html("")
     newest = found.points[-1]
     range_ = interval(newest.lower, newest.upper)
-    text = f"{found.metric.replace('_', ' ')} about {number(newest.value)}" + (f" ({range_})" if range_ else "")
-    assumption = found.assumption or "assumes that the model's probabilities still mean what they did in training"
+    text = f"{found.metric.replace('_', ' ')} about {number(newest.value)}" + (
+        f" ({range_})" if range_ else ""
+    )
+    assumption = (
+        found.assumption or "assumes that the model's probabilities still mean what they did in training"
+    )
     return join(
         el("p", el("b", text), f" over {newest.rows:,} predictions without labels."),
-        el("p.minor.assumption", f"Estimated: {assumption.rstrip('.')}. Blind to a change of what inputs mean."),
+        el(
+            "p.minor.assumption",
+            f"Estimated: {assumption.rstrip('.')}. Blind to a change of what inputs mean.",
+        ),
     )
 
 
@@ -342,5 +358,3 @@ def window_row(one: WindowLine, deployment: str, reader: Reader) -> Html:
         el("td.num", percent(one.maturity) if one.maturity is not None else "-"),
         el("td.num", el("b.bad-text", f"{one.fired}") if one.fired else "0"),
     )
-
-

@@ -60,9 +60,7 @@ class PerformanceOf:
 
     def _metrics(self, source: Source, metric: str) -> tuple[str, ...]:
         start = source.newest(self.deployment, LABELS)
-        found = (
-            source.found(self.deployment, "performance", Span(start, start)) if start is not None else []
-        )
+        found = source.found(self.deployment, "performance", Span(start, start)) if start is not None else []
         return tuple(dict.fromkeys([metric, *(one.subject for one in found)]))
 
 
@@ -113,9 +111,7 @@ class SegmentsOf:
         better = WATCHED.get(metric, better)
         start = source.newest(self.deployment, LABELS)
         found = (
-            source.found(
-                self.deployment, "performance", Span(start, start), subjects=[metric], segment=None
-            )
+            source.found(self.deployment, "performance", Span(start, start), subjects=[metric], segment=None)
             if start is not None
             else []
         )

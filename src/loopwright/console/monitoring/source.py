@@ -17,6 +17,7 @@ from loopwright.config import MonitorConfig, Project
 from loopwright.console.monitoring.views import Found, WindowLine
 from loopwright.ledger import Ledger
 from loopwright.ledger.schema import signals, windows
+from loopwright.monitor.live import LiveNumbers
 from loopwright.monitor.results import Phase, micros, moment
 from loopwright.predictions import PredictionStore
 from loopwright.records import Deployment, ModelVersion, Signature
@@ -85,13 +86,24 @@ class Span:
 
 
 class Source:
-    """What questions are answered from. Safe to share between threads."""
+    """What questions are answered from. Safe to share between threads.
 
-    def __init__(self, project: Project, ledger: Ledger, store: PredictionStore, at: datetime) -> None:
+    `live` are the counts of minutes, hours and days that the controller keeps.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        ledger: Ledger,
+        store: PredictionStore,
+        at: datetime,
+        live: LiveNumbers | None = None,
+    ) -> None:
         self.project = project
         self.ledger = ledger
         self.store = store
         self.at = at
+        self.live = live or LiveNumbers(ledger, project)
 
     def stamp(self, deployment: str) -> Hashable:
         """Return what changes with each window that is judged and each state that is put."""
@@ -131,19 +143,17 @@ class Source:
         query = sa.select(start).where((windows.c.deployment == deployment) & (windows.c.phase == phase))
         if until is not None:
             query = query.where(start <= micros(until))
-        query = query.order_by(start.desc()).limit(min(max(most, 1), MOST_WINDOWS)).subquery()
+        newest = query.order_by(start.desc()).limit(min(max(most, 1), MOST_WINDOWS)).subquery()
         with self.ledger.reading() as connection:
             first, last = connection.execute(
-                sa.select(sa.func.min(query.c.start_us), sa.func.max(query.c.start_us))
+                sa.select(sa.func.min(newest.c.start_us), sa.func.max(newest.c.start_us))
             ).one()
         return None if first is None else Span(int(first), int(last))
 
     def newest(self, deployment: str, phase: Phase) -> int | None:
         """Return the start, in microseconds, of the newest window of a phase that was judged."""
         query = sa.select(sa.func.max(windows.c.start_us)).where(
-            (windows.c.deployment == deployment)
-            & (windows.c.phase == phase)
-            & (windows.c.state == "judged")
+            (windows.c.deployment == deployment) & (windows.c.phase == phase) & (windows.c.state == "judged")
         )
         with self.ledger.reading() as connection:
             start = connection.execute(query).scalar()

@@ -20,21 +20,23 @@ ROWS, TIMEOUT_S = 1000, 10.0
 EXAMPLES: tuple[tuple[str, str], ...] = (
     (
         "Predictions per hour",
-        "select time_bucket(interval '1 hour', at) as hour, count(*) as predictions\n"
-        "from predictions group by hour order by hour",
+        """select time_bucket(interval '1 hour', at) as hour, count(*) as predictions
+from predictions group by hour order by hour""",
     ),
     (
         "Right answers by version",
-        "select version, avg(actual = prediction) as accuracy, count(actual) as labelled\n"
-        "from predictions where actual is not null group by version order by version",
+        """select version, avg(actual = prediction) as accuracy, count(actual) as labelled
+from predictions where actual is not null group by version order by version""",
     ),
     (
         "Slowest predictions",
-        "select at, prediction_id, version, latency_ms\nfrom predictions order by latency_ms desc limit 20",
+        """select at, prediction_id, version, latency_ms
+from predictions order by latency_ms desc limit 20""",
     ),
     (
         "What is predicted",
-        "select prediction, count(*) as n from predictions group by prediction order by n desc limit 50",
+        """select prediction, count(*) as n
+from predictions group by prediction order by n desc limit 50""",
     ),
 )
 

@@ -8,12 +8,14 @@ from typing import Any
 from fastapi import Request
 from nicegui import ui
 
+from loopwright.console.chart_parts import Options
 from loopwright.console.fragments import code
 from loopwright.console.guard import check_host
 from loopwright.console.markup import Html, el, join
 from loopwright.console.monitoring import charts, sql
 from loopwright.console.page import Page, not_found
 from loopwright.console.refresh import Board
+from loopwright.console.tokens import Palette
 from loopwright.errors import LoopwrightError
 
 __all__ = ["register"]
@@ -110,7 +112,10 @@ def _button(text: str, act: Any, kind: str) -> ui.element:
 def _head() -> Html:
     return join(
         el("h1", "SQL over the prediction log"),
-        el("span.minor", f"read-only, DuckDB's dialect; the first {sql.ROWS:,} rows, {sql.TIMEOUT_S:g} s at most"),
+        el(
+            "span.minor",
+            f"read-only, DuckDB's dialect; the first {sql.ROWS:,} rows, {sql.TIMEOUT_S:g} s at most",
+        ),
     )
 
 
@@ -134,7 +139,7 @@ def _drawable(found: Any) -> bool:
     return isinstance(found, sql.Answered) and sql.chart_of(found) is not None
 
 
-def _chart(view: Any, colours: charts.Palette) -> charts.Options:
+def _chart(view: Any, colours: Palette) -> Options:
     return charts.answer(view, colours) if isinstance(view, sql.Answered) else {}
 
 
@@ -171,7 +176,13 @@ def _table(view: Any) -> Html:
         )
         for row in view.rows
     ]
-    return el("div.wide.tall", el("table", el("thead", head), el("tbody", *rows)), tabindex="0", role="region", aria_label="Answer")
+    return el(
+        "div.wide.tall",
+        el("table", el("thead", head), el("tbody", *rows)),
+        tabindex="0",
+        role="region",
+        aria_label="Answer",
+    )
 
 
 def _cell(value: Any) -> Html | str:

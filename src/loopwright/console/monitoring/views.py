@@ -384,13 +384,10 @@ class FeatureVersion:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Where a numeric input lay in one span: its mean and, where known, quantiles."""
+    """The mean of a numeric input over the rows of one step of time."""
 
     start: datetime
     mean: float | None
-    p05: float | None
-    p50: float | None
-    p95: float | None
     rows: int
 
 

@@ -109,7 +109,9 @@ class WindowOf:
             where &= signals.c.fired
         with source.ledger.reading() as connection:
             found = [found_of(row) for row in connection.execute(sa.select(*slim()).where(where))]
-        found.sort(key=lambda one: (not one.fired, one.check, bool(one.segment), -closeness(one), one.subject))
+        found.sort(
+            key=lambda one: (not one.fired, one.check, bool(one.segment), -closeness(one), one.subject)
+        )
         return tuple(found[self.offset : self.offset + self.limit]), len(found)
 
     def _next(self, source: Source, *, earlier: bool) -> datetime | None:
