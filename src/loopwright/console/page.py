@@ -35,7 +35,7 @@ class Feed:
         self.get = get
         self.view: Any = None
         self._texts: list[tuple[ui.html, Show]] = []
-        self._charts: list[tuple[ui.echart, Options]] = []
+        self._charts: list[tuple[ui.echart, Options, Callable[[Any], int] | None]] = []
 
     def text(self, kind: str, show: Show, tag: str = "div") -> ui.html:
         """Add a part that is text."""
@@ -47,12 +47,14 @@ class Feed:
         """Add what covers the chart before it while there is nothing to draw."""
         self.text("cover", lambda view, _: show(view) or Html(""))
 
-    def chart(self, size: str, options: Options, *, label: str = "") -> ui.echart:
-        """Add a chart; `label` says to those who cannot see it what it shows."""
+    def chart(
+        self, size: str, options: Options, *, label: str = "", height: Callable[[Any], int] | None = None
+    ) -> ui.echart:
+        """Add a chart; `label` says to those who cannot see it what it shows, `height` its pixels where they vary."""
         element = ui.echart({}).classes(f"chart {size}")
         if label:
             element.props(f'role=img aria-label="{label}"')
-        self._charts.append((element, options))
+        self._charts.append((element, options, height))
         return element
 
     def show(self, reader: Reader) -> None:
@@ -62,7 +64,9 @@ class Feed:
         for element, show in self._texts:
             element.content = show(self.view, reader)
         colours = tokens.palette(reader.dark)
-        for chart, make in self._charts:
+        for chart, make, height in self._charts:
+            if height is not None:
+                chart.style(f"height: {height(self.view)}px")
             options = make(self.view, colours)
             if options != chart.options:
                 chart.options.clear()

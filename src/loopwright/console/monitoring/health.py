@@ -155,7 +155,10 @@ def kpis(source: Source, name: str, *, points: bool = True, most: int = 200) -> 
         return ()
     by_name: dict[str, list[Found]] = {kpi: [] for kpi in monitor.kpi}
     for phase in (INPUTS, LABELS):
-        span = source.span(name, phase, most if points else 3)
+        newest = None if points else source.newest(name, phase)
+        span = Span(newest, newest) if newest is not None else None
+        if points:
+            span = source.span(name, phase, most)
         if span is None:
             continue
         for one in source.found(name, "kpi", span):

@@ -197,7 +197,10 @@ def _drift(page: Page, name: str, unmonitored: Callable[[], Html]) -> None:
                     ui.html(text, sanitize=False, tag="span")
         feed.text("note", lambda view, _: panels.drift_legend(view))
         chart = feed.chart(
-            "heat", charts.drift, label="Drift by feature and window; the table below has the same figures"
+            "heat",
+            charts.drift,
+            label="Drift by feature and window; the table below has the same figures",
+            height=lambda view: 70 + 18 * max(6, len(view.features)),
         )
         chart.on("componentClick", opened, ["componentType", "value", "data"])
         feed.cover(lambda view: None if view.inputs else unmonitored())

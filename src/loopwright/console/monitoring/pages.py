@@ -13,7 +13,7 @@ from loopwright.console.chart_parts import Options
 from loopwright.console.formats import Reader
 from loopwright.console.fragments import empty
 from loopwright.console.markup import Html, el, join
-from loopwright.console.monitoring import alert_panels, charts, feature_panels, panels, sql_page
+from loopwright.console.monitoring import alert_panels, feature_charts, feature_panels, panels, sql_page
 from loopwright.console.monitoring.alerts import AlertOf, AlertsOf
 from loopwright.console.monitoring.features import FeatureOf
 from loopwright.console.monitoring.views import AlertPage, FeatureStory
@@ -34,7 +34,7 @@ def register(board: Board) -> None:
     async def feature(request: Request, name: str, feature: str) -> None:
         question = FeatureOf(name, feature)
         try:
-            await board.ask(question)
+            found = await board.ask(question)
         except LoopwrightError as error:
             not_found(board, error)
             return
@@ -42,7 +42,7 @@ def register(board: Board) -> None:
         page = Page(board, request, (name, panels.model_url(name)), (feature, ""))
         feed = page.feed(lambda: board.ask(question))
         with page.shell():
-            _feature(page, feed)
+            _feature(page, feed, found.kind)
             _foot(
                 feed, f"/api/monitoring/deployments/{quote(name, safe='')}/features/{quote(feature, safe='')}"
             )
@@ -113,15 +113,19 @@ def _foot(feed: Feed, *addresses: str) -> None:
     feed.text("foot", lambda _, __: fragments.foot(*addresses, "/api/openapi.json"), tag="footer")
 
 
-def _feature(page: Page, feed: Feed) -> None:
+def _feature(page: Page, feed: Feed, kind: str) -> None:
     """Lay out the page of one feature."""
     feed.text("head", lambda view, _: feature_panels.feature_head(view), tag="header")
     feed.text("tiles", lambda view, _: feature_panels.feature_tiles(view))
+    texts = kind == "categorical"
     with ui.element("div").classes("board"):
         with page.panel("span-7", "Distribution", "reference against now"):
             feed.text("note", lambda view, _: feature_panels.distribution_note(view))
-            feed.chart("tall", lambda view, colours: charts.distribution(view.bins[:40], colours),
-                       label="Distribution now against the reference; the table below has the same figures")  # fmt: skip
+            feed.chart(
+                "tall",
+                lambda view, colours: feature_charts.distribution(view.bins, colours),
+                label="Distribution now against the reference; the table below has the same figures",
+            )
             feed.cover(_no_bins)
             with ui.element("details").classes("as-table"):
                 ui.html("As a table", sanitize=False, tag="summary")
@@ -129,32 +133,45 @@ def _feature(page: Page, feed: Feed) -> None:
         with ui.element("div").classes("column span-5"):
             with page.panel("", "By version", "the newest window of each"):
                 feed.text("scroll", lambda view, _: feature_panels.versions(view))
-            with page.panel("", "Categories", "the largest change first"):
-                feed.text("scroll", lambda view, _: feature_panels.categories(view) or _numeric(view))
+            if texts:
+                with page.panel("", "Categories", "the largest change first"):
+                    feed.text("scroll", lambda view, _: feature_panels.categories(view))
+            else:
+                _segments(page, feed, "")
         with page.panel("span-6", "Drift over time", "PSI and its limit, by window"):
-            feed.chart("small", lambda view, colours: charts.drift_of_feature(view.drift, colours),
-                       label="PSI and its limit by window")  # fmt: skip
+            feed.chart(
+                "small",
+                lambda view, colours: feature_charts.drift(view.drift, colours),
+                label="PSI and its limit by window",
+            )
             feed.cover(
                 lambda view: None if view.drift else empty("No window was judged yet.", "loopwright up")
             )
-        with page.panel(
-            "span-6", "Mean over time", "the band is one standard deviation of the training data"
-        ):
-            feed.chart("small", lambda view, colours: charts.moved(view, colours),
-                       label="Mean by window against the reference")  # fmt: skip
-            feed.cover(_no_means)
         with page.panel("span-6", "Missing, unseen and out of range", "share of rows, by window"):
             feed.chart("small", _shares, label="Shares of missing, unseen and out-of-range values by window")
             feed.cover(_no_shares)
-        with page.panel("span-6", "By segment", "the newest window"):
-            feed.text("scroll", lambda view, _: feature_panels.segments(view))
+        if texts:
+            _segments(page, feed, "span-12")
+        else:
+            _mean(page, feed)
         with page.panel("span-12", "Alerts"):
             feed.text("alerts-now", lambda view, reader: alert_panels.brief(view.alerts, reader))
 
 
+def _segments(page: Page, feed: Feed, width: str) -> None:
+    with page.panel(width, "By segment", "the newest window"):
+        feed.text("scroll", lambda view, _: feature_panels.segments(view))
+
+
+def _mean(page: Page, feed: Feed) -> None:
+    with page.panel("span-12", "Mean over time", "the band is one standard deviation of the training data"):
+        feed.chart("small", feature_charts.moved, label="Mean over time against the training data")
+        feed.cover(lambda view: None if view.moved else empty("No window kept its mean yet."))
+
+
 def _shares(view: FeatureStory, colours: Palette) -> Options:
     parts = {"missing": view.missing, "unseen": view.unseen, "out of range": view.out_of_range}
-    return charts.shares({name: found for name, found in parts.items() if found}, colours)
+    return feature_charts.shares({name: found for name, found in parts.items() if found}, colours)
 
 
 def _no_bins(view: FeatureStory) -> Html | None:
@@ -166,22 +183,9 @@ def _no_bins(view: FeatureStory) -> Html | None:
     )
 
 
-def _no_means(view: FeatureStory) -> Html | None:
-    if view.moved:
-        return None
-    words = "A category has no mean." if view.kind == "categorical" else "No window kept its mean yet."
-    return empty(words)
-
-
 def _no_shares(view: FeatureStory) -> Html | None:
     known = view.missing or view.unseen or view.out_of_range
     return None if known else empty("No window was judged for missing, unseen or out-of-range values yet.")
-
-
-def _numeric(view: FeatureStory) -> Html:
-    if view.kind == "numeric":
-        return el("p.minor", "A number has no categories: its bins are those of the training data.")
-    return el("p.minor", "No category is known.")
 
 
 def _alerts_head(view: AlertPage, asked: AlertsOf) -> Html:

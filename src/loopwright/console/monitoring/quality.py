@@ -13,7 +13,7 @@ from loopwright.monitor.results import micros
 __all__ = ["OTHERS", "QualityOf", "failed", "failed_in", "others"]
 
 #: Checks whose newest values are shown as they are, beside the panels of their own that others have.
-OTHERS = ("service", "prediction_drift", "calibration")
+OTHERS = {"service": INPUTS, "prediction_drift": INPUTS, "calibration": LABELS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ def others(source: Source, deployment: str) -> tuple[Found, ...]:
     for phase in (INPUTS, LABELS):
         start = source.newest(deployment, phase)
         if start is not None:
-            found += source.found(deployment, OTHERS, Span(start, start))
+            names = [name for name, of in OTHERS.items() if of == phase]
+            found += source.found(deployment, names, Span(start, start))
     order = {name: place for place, name in enumerate(OTHERS)}
     return tuple(sorted(found, key=lambda one: (order[one.check], one.subject, one.version)))
 

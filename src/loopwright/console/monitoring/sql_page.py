@@ -12,7 +12,7 @@ from loopwright.console.chart_parts import Options
 from loopwright.console.fragments import code
 from loopwright.console.guard import check_host
 from loopwright.console.markup import Html, el, join
-from loopwright.console.monitoring import charts, sql
+from loopwright.console.monitoring import feature_charts, sql
 from loopwright.console.page import Page, not_found
 from loopwright.console.refresh import Board
 from loopwright.console.tokens import Palette
@@ -21,12 +21,16 @@ from loopwright.errors import LoopwrightError
 __all__ = ["register"]
 
 
+_ALL = "all deployments"
+_NOTHING = "nothing asked yet"
+
+
 class _Asked:
     """What the page has asked last, and the answer or what is wrong with the question."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
-        self.found: sql.Answered | LoopwrightError | None = None
+        self.found: sql.Answered | LoopwrightError | str = _NOTHING
 
     async def ask(self, text: str, deployment: str) -> None:
         try:
@@ -98,9 +102,6 @@ def register(board: Board) -> None:
     ui.page("/sql", title="SQL · Loopwright", response_timeout=30)(page)
 
 
-_ALL = "all deployments"
-
-
 def _button(text: str, act: Any, kind: str) -> ui.element:
     button = ui.element("button").classes(kind).props("type=button")
     button.on("click", act)
@@ -140,10 +141,12 @@ def _drawable(found: Any) -> bool:
 
 
 def _chart(view: Any, colours: Palette) -> Options:
-    return charts.answer(view, colours) if isinstance(view, sql.Answered) else {}
+    return feature_charts.answer(view, colours) if isinstance(view, sql.Answered) else {}
 
 
 def _note(view: Any) -> Html:
+    if view is _NOTHING:
+        return el("p.minor", "Press Run, or Ctrl and Enter in the text.")
     if isinstance(view, LoopwrightError):
         return join(
             el("p.bad-text", view.fact, role="alert"),
