@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from console_seed import turned_back
 from numpy.typing import NDArray
 
 from loopwright.config import Project
@@ -297,7 +298,8 @@ def _decide(ledger: Ledger, at: datetime) -> None:
         "r-0001", MODEL, API, "promoted", "performance alert", 1, 3, 4, "", "", "", None, None, at, at, False,
         "the upper bound is below the margin",
     )  # fmt: skip
-    ledger.append("decision", API, record)
+    with turned_back(at):
+        ledger.append("decision", API, record)
 
 
 def _predict(project: Project, end: datetime, rows: int, random: np.random.Generator) -> None:

@@ -48,7 +48,7 @@ def event(kind: str, payload: Any, subject: str = API) -> Event:
 def empty_story(project: Project, name: str = API) -> Story:
     """Return the story of a deployment as its ledger tells it."""
     ledger = Ledger.open(project)
-    moment = snapshot.Moment.read(project, ledger, PredictionStore(project), datetime.now(UTC))
+    moment = snapshot.Moment.read(Source(project, ledger, PredictionStore(project), datetime.now(UTC)))
     found = snapshot.story(moment, name, LINKS)
     ledger.close()
     return found

@@ -22,7 +22,7 @@ LINKS = Links("http://127.0.0.1:1/mlflow", "http://127.0.0.1:1/prefect")
 def views(project: Project, name: str = API) -> tuple[Glance, Story]:
     """Return the glance over a project and the story of one deployment."""
     ledger = Ledger.open(project)
-    moment = snapshot.Moment.read(project, ledger, PredictionStore(project), NOW)
+    moment = snapshot.Moment.read(Source(project, ledger, PredictionStore(project), NOW))
     found = snapshot.glance(moment), snapshot.story(moment, name, LINKS)
     ledger.close()
     return found

@@ -40,7 +40,7 @@ def distribution(bins: Sequence[Bin], colours: Palette) -> Options:
         }
 
     return base(colours) | {
-        "grid": {"left": 44, "right": 12, "top": 30, "bottom": 60},
+        "grid": {"left": 44, "right": 12, "top": 30, "bottom": 60 if len(bins) > 6 else 26},
         "legend": legend(colours) | {"itemHeight": 10, "itemWidth": 10},
         "tooltip": tooltip(colours)
         | {

@@ -76,7 +76,20 @@ def feature_tiles(view: FeatureStory) -> Html:
             _against(strange),
             "bad" if strange and strange.fired else "",
         ),
-        _tile("Mean now", number(view.current_mean), f"reference {number(view.reference_mean)}{shift}"),
+        _most_frequent(view)
+        if view.kind == "categorical"
+        else _tile("Mean now", number(view.current_mean), f"training {number(view.reference_mean)}{shift}"),
+    )
+
+
+def _most_frequent(view: FeatureStory) -> Html:
+    top = max(view.bins, key=lambda one: one.current, default=None)
+    if top is None:
+        return _tile("Most frequent now", "-", "not counted yet")
+    return _tile(
+        "Most frequent now",
+        top.label,
+        f"{percent(top.current)} of rows, in training {percent(top.reference)}",
     )
 
 

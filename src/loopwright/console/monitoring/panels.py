@@ -165,10 +165,20 @@ def performance_note(view: Monitored) -> Html:
     late = sum(one.state == "immature" for one in waiting)
     lost = len(waiting) - late
     if late:
-        parts.append(el("span", el("i.waiting"), f"{late} windows wait for labels and alarm nobody"))
+        parts.append(
+            el(
+                "span",
+                el("i.waiting"),
+                f"{_windows(late)} wait{'s' if late == 1 else ''} for labels and alarm nobody",
+            )
+        )
     if lost:
-        parts.append(el("span", f"{lost} windows never got their labels"))
+        parts.append(el("span", f"{_windows(lost)} never got all labels"))
     return el("div.legend", *parts) if parts else Html("")
+
+
+def _windows(n: int) -> str:
+    return f"{n} window{'s' if n != 1 else ''}"
 
 
 def segments(found: Segments) -> Html:
