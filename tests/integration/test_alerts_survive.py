@@ -6,13 +6,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
-from told_people import Webhook, open_alert, webhook, within
+from postgres import postgresql
+from told_people import START, Webhook, open_alert, told_project, webhook, within
 
 from loopwright.config import Project
 from loopwright.ledger import Ledger
+from loopwright.monitor import alerting
 from loopwright.monitor.alerting import outbox
 from loopwright.records import now
 
@@ -37,6 +42,10 @@ def _run(project: Project) -> subprocess.Popen[str]:
     return process
 
 
+def _more(got: Webhook, before: int) -> bool:
+    return len(got.bodies) > before
+
+
 def _kill(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -58,7 +67,7 @@ def test_a_killed_sender_loses_nothing_and_doubles_at_most_one(
         process = _run(project)
         try:
             # The rows are due after five seconds, of which a process that was killed has used up some.
-            assert within(30, lambda seen=before: len(got.bodies) > seen)
+            assert within(30, partial(_more, got, before))
         finally:
             _kill(process)
         _expire(ledger)
@@ -108,3 +117,35 @@ def test_the_controller_tells_of_an_alert_and_follows_the_file(tmp_path: Path, g
         assert process.wait(20) == 0, (tmp_path / "controller.log").read_text()
         log.close()
     assert got.titles == ["[critical] digits-api: accuracy 0.71, limit 0.85"]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return the address of a ledger: a file, or a server."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'ledger.db'}"
+        return
+    with postgresql(tmp_path) as server:
+        yield f"postgresql+psycopg://owner@{server}/postgres"
+
+
+def test_two_that_send_never_take_the_same_row(address: str, tmp_path: Path) -> None:
+    """As when a controller is started while the one before it still ends; and a silence holds back in both stores."""
+    ledger = Ledger(address, actor="monitor")
+    project = told_project(tmp_path, to=("json://127.0.0.1:9/x", "json://127.0.0.1:9/y"))
+    for number in range(20):
+        open_alert(ledger, f"c{number}")
+    alerting.silence(ledger, timedelta(hours=1), subject="c7", at=START)
+    assert alerting.tick(project, ledger, START) == 40
+    others = [Ledger(address, actor=f"controller-{number}") for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        taken = list(pool.map(lambda one: outbox.claim(one, START + timedelta(seconds=5)), others))
+    rows = [row.id for groups in taken for group in groups for row in group]
+    assert len(rows) == len(set(rows)) == 38
+    for groups in taken:
+        for group in groups:
+            outbox.record(ledger, group, START + timedelta(seconds=6))
+    assert Counter(row.state for row in outbox.deliveries(ledger)) == {"sent": 38, "silenced": 2}
+    assert alerting.tick(project, ledger, START + timedelta(hours=1)) == 2
+    for one in (ledger, *others):
+        one.close()

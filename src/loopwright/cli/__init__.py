@@ -45,7 +45,7 @@ for _path, _name, _group, _help in (
     ("edge:app", "edge", _USE, "Bundle a model for a device and verify a bundle."),
     ("label:label", "label", _USE, "Hand in the ground truth of a prediction."),
     ("prediction:app", "prediction", _LOOK, "Query the prediction log."),
-    ("alert:app", "alert", _LOOK, "List alerts."),
+    ("alert:app", "alert", _LOOK, "Look at alerts, acknowledge and silence them; who is told."),
     ("trace:trace", "trace", _LOOK, "Walk from a prediction back to its data, checking every hash."),
     ("reproduce:reproduce", "reproduce", _LOOK, "Repeat a run from its record and compare what comes out."),
     ("parity:parity", "parity", _LOOK, "Score the same rows in all four modes and compare."),

@@ -1,5 +1,6 @@
 """``loopwright alert``: what the monitors found, of models and of schedules, and who is told."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from loopwright.records import Alert, Silence
 
 __all__ = ["app"]
 
-app = cyclopts.App(name="alert", help="Look at alerts, acknowledge and silence them, and say who is told.")
+app = cyclopts.App(name="alert", help="Look at alerts, acknowledge and silence them; who is told.")
 
 
 @app.command(name="list")
@@ -21,7 +22,7 @@ def list_(
     deployment: Annotated[str, Parameter(help="Only those of one deployment.")] = "",
     common: Common = COMMON,
 ) -> None:
-    """List alerts, open ones first.
+    """List alerts: open ones first, of these the critical ones, of these the newest.
 
     For example:
 
@@ -38,15 +39,13 @@ def list_(
         for alert in alerts
         if (every or alert.state != "resolved") and deployment in {"", alert.deployment}
     ]
-    places = {"open": 0, "acknowledged": 1, "resolved": 2}
-    shown.sort(key=lambda alert: (places[alert.state], -alert.since.timestamp()))
+    shown.sort(key=_urgency)
     quiet = alerting.active(ledger)
     if common.json:
         emit([_plain(alert, alerting.covers(alert, quiet)) for alert in shown])
         return
     hidden = len(alerts) - len(shown)
-    emit_table(
-        "",
+    _table(
         [
             {
                 "id": alerting.short_id(alert),
@@ -63,9 +62,23 @@ def list_(
     )
     if given_up := alerting.failed(ledger):
         console.print(
-            f"{given_up} messages could not be delivered: loopwright alert deliveries --failed",
+            f"Messages that could not be delivered: {given_up}. See: loopwright alert deliveries --failed",
             highlight=False,
         )
+
+
+def _table(rows: Sequence[Mapping[str, Any]], *, empty: str) -> None:
+    """Print rows in which brackets are brackets, as in ``width [cm]``."""
+    from rich.markup import escape
+
+    safe = [{name: escape(one) if isinstance(one, str) else one for name, one in row.items()} for row in rows]
+    emit_table("", safe, empty=empty)
+
+
+def _urgency(alert: Alert) -> tuple[int, int, float]:
+    state = ("open", "acknowledged", "resolved").index(alert.state)
+    severity = ("critical", "warning", "info").index(alert.severity)
+    return state, severity, -alert.since.timestamp()
 
 
 def _plain(alert: Alert, silence: Silence | None) -> dict[str, Any]:
@@ -101,12 +114,11 @@ def show(alert: str, /, *, common: Common = COMMON) -> None:
         ]
         emit({**_plain(found, silence), "events": happened, "deliveries": told})
         return
-    emit_table("", [{"": name, " ": value} for name, value in _facts(found, silence).items()], empty="")
+    _table([{"": name, " ": value} for name, value in _facts(found, silence).items()], empty="")
     if drawn := alerting.bars(found.detail):
         console.print(f"\n{drawn}", highlight=False, markup=False)
     console.print("\nWhat happened", style="bold")
-    emit_table(
-        "",
+    _table(
         [
             {
                 "at": one.at,
@@ -119,7 +131,7 @@ def show(alert: str, /, *, common: Common = COMMON) -> None:
         empty="Nothing is kept.",
     )
     console.print("\nWho was told", style="bold")
-    emit_table("", [_row(one) for one in told], empty="Nobody: loopwright alert test   says who would be.")
+    _table([_row(one) for one in told], empty="Nobody: loopwright alert test   says who would be.")
 
 
 def _facts(alert: Alert, silence: Silence | None) -> dict[str, Any]:
@@ -315,8 +327,7 @@ def silences(
     if common.json:
         emit(found)
         return
-    emit_table(
-        "",
+    _table(
         [
             {"id": one.id, "until": one.until, "by": one.by, "about": _about(one), "reason": one.reason}
             for one in found
@@ -375,7 +386,7 @@ def try_out(
         )
     for text in config.checks:
         if unknown := alerting.unknown_check(text):
-            console.print(unknown, style="yellow", highlight=False, markup=False)
+            sys.stderr.write(f"{unknown}\n")
     rows = [
         {"address": name, "result": "failed" if error else "sent", "seconds": seconds, "why": error or None}
         for name, seconds, error in alerting.try_addresses(texts, project)
@@ -383,7 +394,7 @@ def try_out(
     if common.json:
         emit(rows)
     else:
-        emit_table("", rows, empty="")
+        _table(rows, empty="")
     if any(row["result"] == "failed" for row in rows):
         sys.exit(1)
 
@@ -410,8 +421,7 @@ def deliveries(
     if common.json:
         emit(rows)
         return
-    emit_table(
-        "",
+    _table(
         [{"alert": alerting.short_id(one.alert), **_row(one), "title": one.title} for one in rows],
         empty="No message was given up." if failed else "No message was sent yet. Try: loopwright alert test",
     )

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Telling:
         self.sender.wait()
         return tried
 
-    def states(self) -> list[tuple[str, int]]:
+    def states(self) -> Sequence[tuple[str, int]]:
         """Return state and attempts of all rows, the oldest first."""
         return [(row.state, row.attempts) for row in outbox.deliveries(self.ledger)][::-1]
 
@@ -298,7 +299,7 @@ def test_an_alert_that_a_monitor_opens_is_delivered(tmp_path: Path, ledger: Ledg
     (tmp_path / "loopwright.toml").write_text("")
     with webhook() as got:
         alerts = AlertsConfig(to=(hook(got),))
-        nightly: dict[str, Any] = {"nightly": ScheduleConfig(pipeline="pipelines:missing", every="1m")}  # type: ignore[arg-type]
+        nightly: dict[str, Any] = {"nightly": ScheduleConfig(pipeline="pipelines:missing", every="1m")}
         telling = Telling(ledger, Project(tmp_path, Config(alerts=alerts, schedule=nightly)))
         opened = tick_schedules(telling.project, ledger, telling.clock())
         assert opened

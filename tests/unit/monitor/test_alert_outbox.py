@@ -1,5 +1,6 @@
 """What is to be sent, when, and once: the outbox against a clock that the test moves."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def take(ledger: Ledger, clock: Clock, error: str = "") -> list[tuple[str, list[
     return [(group[0].reason, [row.alert.rpartition("/")[2] for row in group]) for group in groups]
 
 
-def states(ledger: Ledger) -> list[str]:
+def states(ledger: Ledger) -> Sequence[str]:
     """Return the states of all rows, the oldest first."""
     return [row.state for row in outbox.deliveries(ledger)][::-1]
 

@@ -123,7 +123,7 @@ def test_a_silence_covers_what_matches_all_its_fields(
 ) -> None:
     """Patterns as in a shell, and names with brackets as they are."""
     alert = open_alert(ledger, "width [cm]", segment="region=north")
-    made = alerting.silence(ledger, timedelta(hours=1), at=START, **fields)  # type: ignore[arg-type]
+    made = alerting.silence(ledger, timedelta(hours=1), at=START, **fields)
     assert (alerting.covers(alert, [made]) is not None) == covered
 
 

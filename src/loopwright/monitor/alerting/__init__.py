@@ -4,7 +4,7 @@ Monitors open and resolve alerts in the ledger and know nothing of messages. `ti
 be sent to whom; a `Sender` sends it beside everything else.
 """
 
-from loopwright.monitor.alerting.messages import bars, headline
+from loopwright.monitor.alerting.messages import bars, headline, shares
 from loopwright.monitor.alerting.outbox import Delivery, deliveries, failed, tick, unknown_check
 from loopwright.monitor.alerting.sender import Sender, try_addresses
 from loopwright.monitor.alerting.silences import FIELDS, active, covers, silence
@@ -28,6 +28,7 @@ __all__ = [
     "history",
     "known_silences",
     "resolve",
+    "shares",
     "short_id",
     "silence",
     "tick",

@@ -38,7 +38,7 @@ class Address:
     --------
     >>> address = Address("mailtos://watch:${SMTP_PASSWORD}@mail.example.com?to=ops@example.com")
     >>> address.name
-    'mailtos://mail.example.com #37b3d7ca'
+    'mailtos://mail.example.com #83eb3e15'
     >>> address.complete({"SMTP_PASSWORD": "p@ss"})
     'mailtos://watch:p%40ss@mail.example.com?to=ops@example.com'
     >>> address.hide("535 refused: p@ss is wrong", {"SMTP_PASSWORD": "p@ss"})

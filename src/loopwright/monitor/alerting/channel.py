@@ -9,7 +9,6 @@ import html
 import logging
 import re
 import threading
-import time
 import warnings
 from dataclasses import dataclass, field
 from functools import cache
@@ -73,8 +72,8 @@ def check(address: Address) -> None:
         _service(address, said)
 
 
-def send(address: Address, message: Message) -> float:
-    """Send a message and return how long that took, in seconds.
+def send(address: Address, message: Message) -> None:
+    """Send a message.
 
     Raises
     ------
@@ -85,7 +84,6 @@ def send(address: Address, message: Message) -> float:
     """
     if (before := _sending.get(address.text)) and before.is_alive():
         raise _refused(address, "it has not let go of the message before this one")
-    started = time.monotonic()
     failures: list[LoopwrightError] = []
 
     def work() -> None:
@@ -105,7 +103,6 @@ def send(address: Address, message: Message) -> float:
         raise _refused(address, f"no answer within {DEADLINE_S:.0f} s")
     if failures:
         raise failures[0]
-    return time.monotonic() - started
 
 
 def _send(address: Address, message: Message) -> None:

@@ -23,8 +23,8 @@ __all__ = ["Notice", "Reason", "bars", "body", "compose", "console_link", "headl
 Reason = Literal["opened", "resolved", "escalated"]
 #: Alerts that a message about several lists, and those it tells all about.
 LISTED, WHOLE = 20, 5
-#: Bins that are drawn, and the width of the longest bar.
-DRAWN, WIDTH = 12, 20
+#: Bins that are drawn, the width of the longest bar, and that of the longest name.
+DRAWN, WIDTH, NAMED = 12, 20, 24
 _WORST = {"info": 0, "warning": 1, "critical": 2}
 _LOOKS: dict[str, Look] = {"info": "info", "warning": "warning", "critical": "failure"}
 
@@ -126,7 +126,7 @@ def compose(notices: Sequence[Notice], link: str = "") -> Message:
 
 def console_link(link: str, alert: Alert) -> str:
     """Return the address of an alert's page in the console at `link`, empty where that is."""
-    return f"{link.rstrip('/')}/alert/{short_id(alert)}" if link else ""
+    return f"{link.rstrip('/')}/alerts/{short_id(alert)}" if link else ""
 
 
 def console(project: Project) -> str:
@@ -142,52 +142,72 @@ def console(project: Project) -> str:
 def bars(detail: Mapping[str, Any]) -> str:
     """Draw the reference window against the current one, one line for each bin; nothing where no bins are known.
 
+    Of more than 12 bins those are drawn that moved most.
+
     Parameters
     ----------
     detail
-        An alert's. Its ``bins`` is a list of objects with ``bin``, the name, and ``reference`` and ``current``, shares
-        from 0 to 1 or counts.
+        An alert's; see `shares`.
 
     Examples
     --------
-    >>> print(bars({"bins": [{"bin": "cat", "reference": 30, "current": 10}, {"bin": "dog", "reference": 10, "current": 30}]}))
+    >>> print(bars({"bins": {"labels": ["cat", "dog"], "reference": [30, 10], "current": [10, 30]}}))
     share of rows: = training, # now
     cat ====================  75 %
         #######               25 %
     dog =======               25 %
         ####################  75 %
     """
-    bins = [one for one in map(_bin, detail.get("bins") or []) if one is not None]
-    if len(bins) < 2:
+    found = shares(detail)
+    if len(found) < 2:
         return ""
-    before, after = sum(one[1] for one in bins), sum(one[2] for one in bins)
-    if before <= 0 or after <= 0:
-        return ""
-    shares = [(name, reference / before, current / after) for name, reference, current in bins]
-    moved = sorted(shares, key=lambda one: -abs(one[2] - one[1]))[:DRAWN]
-    kept = [one for one in shares if one in moved][:DRAWN]
-    top = max(max(one[1], one[2]) for one in kept)
-    room = max(len(name) for name, _, _ in kept)
+    moved = sorted(range(len(found)), key=lambda place: -abs(found[place][2] - found[place][1]))[:DRAWN]
+    kept = [found[place] for place in sorted(moved)]
+    top = max(max(before, now) for _, before, now in kept)
+    names = [name if len(name) <= NAMED else f"{name[: NAMED - 1]}~" for name, _, _ in kept]
+    room = max(map(len, names))
     lines = [f"{BARS} = training, # now"]
-    for name, reference, current in kept:
-        lines.append(f"{name:<{room}} {_bar('=', reference, top)} {reference:4.0%}".replace("%", " %"))
-        lines.append(f"{'':<{room}} {_bar('#', current, top)} {current:4.0%}".replace("%", " %"))
-    if len(kept) < len(shares):
-        lines.append(f"({len(shares) - len(kept)} more bins moved less)")
+    for name, (_, before, now) in zip(names, kept, strict=True):
+        lines.append(f"{name:<{room}} {_bar('=', before, top)}")
+        lines.append(f"{'':<{room}} {_bar('#', now, top)}")
+    if len(kept) < len(found):
+        lines.append(f"({len(found) - len(kept)} more bins moved less)")
     return "\n".join(lines)
 
 
-def _bar(mark: str, share: float, top: float) -> str:
-    return f"{mark * round(WIDTH * share / top):<{WIDTH}}"
+def shares(detail: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """Return the bins that a check left for a plot: name, share in the reference window, share now.
 
+    Parameters
+    ----------
+    detail
+        An alert's. Its ``bins`` has ``labels``, ``reference`` and ``current``, lists of one length; or it is a list of
+        objects with ``bin``, ``reference`` and ``current``. Counts and shares are both taken.
 
-def _bin(raw: Any) -> tuple[str, float, float] | None:
+    Returns
+    -------
+    list of (str, float, float)
+        Shares add up to 1; nothing where there are no bins, or what is no bins.
+    """
+    raw = detail.get("bins")
     try:
-        name, reference, current = str(raw["bin"]), float(raw["reference"]), float(raw["current"])
+        if isinstance(raw, Mapping):
+            rows = list(zip(raw["labels"], raw["reference"], raw["current"], strict=True))
+        else:
+            rows = [(one["bin"], one["reference"], one["current"]) for one in raw or []]
+        counts = [(str(name), float(before), float(now)) for name, before, now in rows]
     except (KeyError, TypeError, ValueError):
-        return None
-    whole = math.isfinite(reference) and math.isfinite(current) and min(reference, current) >= 0
-    return (name if len(name) <= 24 else f"{name[:23]}~", reference, current) if whole else None
+        return []
+    if any(not math.isfinite(one) or one < 0 for _, before, now in counts for one in (before, now)):
+        return []
+    before_sum, now_sum = sum(one[1] for one in counts), sum(one[2] for one in counts)
+    if not (0 < before_sum < math.inf and 0 < now_sum < math.inf):
+        return []
+    return [(name, before / before_sum, now / now_sum) for name, before, now in counts]
+
+
+def _bar(mark: str, share: float, top: float) -> str:
+    return f"{mark * round(WIDTH * share / top):<{WIDTH}} {100 * share:3.0f} %"
 
 
 def _plain(one: Notice) -> dict[str, Any]:

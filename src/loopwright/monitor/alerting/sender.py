@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -164,8 +165,10 @@ def try_addresses(texts: tuple[str, ...], project: Project) -> list[tuple[str, f
     message = channel.Message(f"[test] {project.name}: a test message", text)
     rows: list[tuple[str, float, str]] = []
     for name, address in addresses(texts).items():
+        error, started = "", time.monotonic()
         try:
-            rows.append((name, channel.send(address, message), ""))
-        except LoopwrightError as error:
-            rows.append((name, 0.0, " ".join(part for part in (error.fact, error.valid) if part)))
+            channel.send(address, message)
+        except LoopwrightError as failure:
+            error = " ".join(part for part in (failure.fact, failure.valid) if part)
+        rows.append((name, time.monotonic() - started, error))
     return rows
