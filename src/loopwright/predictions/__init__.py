@@ -14,6 +14,7 @@ from loopwright.predictions.rows import Predictions
 from loopwright.predictions.schema import Layout, prediction_kind, table_schema
 from loopwright.predictions.seal import seal_orphans
 from loopwright.predictions.store import PredictionStore
+from loopwright.predictions.upkeep import Upkeep, maintain, repair
 
 __all__ = [
     "DELAY_AGES",
@@ -26,7 +27,10 @@ __all__ = [
     "PredictionLog",
     "PredictionStore",
     "Predictions",
+    "Upkeep",
+    "maintain",
     "prediction_kind",
+    "repair",
     "rows_of",
     "seal_orphans",
     "table_schema",

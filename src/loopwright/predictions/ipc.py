@@ -167,4 +167,3 @@ class FixedWriter:
 
 def _u32(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "little")
-

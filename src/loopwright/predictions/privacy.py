@@ -20,7 +20,7 @@ from loopwright.predictions.ids import Ids
 from loopwright.predictions.rows import Predictions
 from loopwright.records import Signature
 
-__all__ = ["Privacy", "entity_hash", "left_out", "secret_of"]
+__all__ = ["Privacy", "entity_hash", "left_out", "secret_of", "stored_hash"]
 
 ENTITY = "entity"
 #: Digits at the end of an id that are a keyed hash, and how many numbers they can be.
@@ -79,6 +79,11 @@ def entity_hash(project: Project, deployment: str) -> Callable[[str], str] | Non
         return None
     mac = _keyed(secret_of(project))
     return lambda entity: _hashed(mac, entity) if entity else entity
+
+
+def stored_hash(project: Project, value: str) -> str:
+    """Return what a log has in the place of a field's value where it is hashed; empty for no value."""
+    return _hashed(_keyed(secret_of(project)), value) if value else ""
 
 
 def _keyed(secret: bytes) -> Any:

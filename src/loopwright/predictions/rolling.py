@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
+from sqlalchemy.exc import SQLAlchemyError
 
 from loopwright.config import Project
 from loopwright.errors import LoopwrightError, Unavailable
 from loopwright.ledger import Ledger
-from loopwright.predictions.files import LogFolder, Segment, now_us
-from loopwright.predictions.seal import catalogue, seal
+from loopwright.predictions.files import LogFolder, Segment, now_us, placed
+from loopwright.predictions.seal import WISH, catalogue, seal
 from loopwright.predictions.tail import Tail
 
 __all__ = ["Durability", "RollingLog"]
@@ -29,6 +30,8 @@ SMALL_BYTES = 1 << 20
 PATIENCE = 12
 #: After so many seconds without sealing, the memory that it took is given back.
 QUIET_S = 20.0
+#: Between two tries to seal there is at most so long, in seconds.
+MOST_WAIT_S = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ class RollingLog:
         seal_after_s: float,
     ) -> None:
         self._project = project
-        self._folder = folder
+        self._folder = folder if folder.placed else placed(project, folder.root)
         self._synced = durability == "power"
         self._seal_rows = seal_rows
         self._seal_bytes = seal_bytes
@@ -70,6 +73,7 @@ class RollingLog:
         self._uncatalogued: deque[Segment] = deque()
         self._closed = False
         self._sealed_at = 0.0
+        self._again_at = self._wait_s = 0.0
 
     def append(self, kind: str, schema: Any, body: Any, rows: int) -> None:
         """Append a batch to the tail of its kind.
@@ -115,7 +119,8 @@ class RollingLog:
     def _is_due(self, tail: Tail) -> bool:
         now = now_us()
         patience = 1 if tail.size_bytes >= SMALL_BYTES else PATIENCE
-        return now - tail.opened_us >= self._seal_after_us * patience or _day(now) != _day(tail.opened_us)
+        old = now - tail.opened_us >= self._seal_after_us * patience or _day(now) != _day(tail.opened_us)
+        return old or tail.path.with_suffix(WISH).exists()
 
     def maintain(self) -> None:
         """Seal what is full or old enough. Call it about once a second, from any thread; appends go on meanwhile.
@@ -123,12 +128,22 @@ class RollingLog:
         Raises
         ------
         Unavailable
-            A tail could not be sealed; its rows can still be read, and the next call tries again.
+            A tail could not be sealed; its rows can still be read, and the next call tries again, or when that is the
+        second time, one a little later.
         """
         with self._append_lock:
             for kind in [kind for kind, tail in self._tails.items() if self._is_due(tail)]:
                 self._full.append(self._tails.pop(kind))
-        self._seal_full()
+        if time.monotonic() < self._again_at:
+            return
+        try:
+            self._seal_full()
+        except Unavailable:
+            # Writing a segment anew each second, for a disk or a store that is out for an hour, would take a core.
+            self._again_at = time.monotonic() + self._wait_s
+            self._wait_s = min(max(1.0, 2 * self._wait_s), MOST_WAIT_S)
+            raise
+        self._wait_s = 0.0
 
     def close(self) -> None:
         """Seal everything and stop; what cannot be sealed stays in tails that can be read."""
@@ -169,12 +184,11 @@ class RollingLog:
         """Register the new segments. Reading needs no register, so a busy ledger is only asked again later."""
         if not self._uncatalogued:
             return
-        with contextlib.suppress(LoopwrightError):
+        with contextlib.suppress(LoopwrightError, SQLAlchemyError):
             ledger = Ledger.open(self._project)
             try:
-                while self._uncatalogued:
-                    catalogue(self._project, ledger, self._uncatalogued[0])
-                    self._uncatalogued.popleft()
+                catalogue(self._project, ledger, self._folder, self._uncatalogued)
+                self._uncatalogued.clear()
             finally:
                 ledger.close()
 

@@ -5,27 +5,38 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import sqlalchemy as sa
 
 from loopwright.config import Project
-from loopwright.errors import Unavailable
+from loopwright.errors import Denied, LoopwrightError, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.predictions import columns, files
+from loopwright.predictions.catalogue import Catalogue, Entry
 from loopwright.predictions.files import LogFolder, Segment
-from loopwright.predictions.tail import lock, read_batches, sync_folder
+from loopwright.predictions.shelves import NamedShelf
+from loopwright.predictions.tail import lock, read_batches
 
-__all__ = ["catalogue", "seal", "seal_orphans"]
+__all__ = ["catalogue", "removed_leftovers", "seal", "seal_orphans", "time_column", "wish", "write_segment"]
 
 #: Rows of a Parquet row group, unless a few large batches make more: what a query over a short span has to decode.
 ROW_GROUP = 32_768
+#: Beside a tail: its owner shall seal it soon.
+WISH = ".seal"
+
+
+def wish(tail: Path) -> None:
+    """Ask the process that a tail belongs to, to seal it at its next look."""
+    with contextlib.suppress(OSError):
+        tail.with_suffix(WISH).touch()
 
 
 def seal(folder: LogFolder, tail: Path) -> Segment | None:
-    """Write the complete rows of a tail as a segment, then delete the tail; None when it holds no complete row.
+    """Write the complete rows of a tail as a segment, then delete the tail; None when it holds no row that was not sealed.
 
     The segment appears under its name at once and whole. Between that and the deletion both files exist; readers
     know by the stem not to count the tail then. Only the owner of the tail, or who holds its lock, may call this.
@@ -33,40 +44,53 @@ def seal(folder: LogFolder, tail: Path) -> Segment | None:
     Raises
     ------
     Unavailable
-        The disk does not take it. The tail stays, and with it every row.
+        The disk, or the store, does not take it. The tail stays, and with it every row.
     """
-    temporary: Path | None = None
+    temporary = folder.root / f".{files.new_stem()}.tmp"
+    found: Segment | None = None
     try:
-        found = next((segment for segment in folder.segments() if segment.stem == tail.stem), None)
-        if found is None:
-            temporary = folder.root / f".{files.new_stem()}.tmp"
-            found = _write(folder, tail, temporary)
-        if found:
-            sync_folder(found.path.parent)
+        if not folder.shelf.knows(tail.stem):
+            rows = write_segment(temporary, read_batches(tail, finished=True))
+            if rows:
+                found = folder.shelf.publish(temporary, dataclasses.replace(rows, stem=tail.stem))
         tail.unlink(missing_ok=True)
-    except (OSError, pa.ArrowException) as error:
-        if temporary:
-            temporary.unlink(missing_ok=True)
+        tail.with_suffix(WISH).unlink(missing_ok=True)
+    except (OSError, pa.ArrowException, sa.exc.SQLAlchemyError, Unavailable, Denied) as error:
         raise Unavailable(
-            f"{tail} could not be sealed: {error}.",
+            f"{tail} could not be sealed: {error.fact if isinstance(error, LoopwrightError) else error}.",
             valid="Its rows stay in it and can be read.",
-            hint=f"df -h {folder.root}",
+            hint=f"df -h {folder.root}" if isinstance(error, OSError) else "loopwright status",
             path=str(tail),
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
     return found
 
 
-def _write(folder: LogFolder, tail: Path, temporary: Path) -> Segment | None:
+def write_segment(path: Path, batches: Iterable[Any], schema: Any = None) -> Segment | None:
+    """Write batches to a new Parquet file, durably, and return what it holds, with an empty stem.
+
+    Parameters
+    ----------
+    path
+        The file.
+    batches
+        Record batches of one schema, in the order they are kept in.
+    schema
+        Of the file: then it is written without rows, too. Without, there is no file and None where there are no rows.
+    """
     from pyarrow.parquet import ParquetWriter
 
     first, last, rows = 0, 0, 0
     writer: Any = None
     try:
-        for table in _row_groups(tail):
+        if schema is not None:
+            writer = ParquetWriter(str(path), schema, **_encoding(schema))
+        for table in _row_groups(batches):
             if writer is None:
-                writer = ParquetWriter(str(temporary), table.schema, **_encoding(table.schema))
+                writer = ParquetWriter(str(path), table.schema, **_encoding(table.schema))
             writer.write_table(table)
-            for times in table.column(_time_column(table.schema)).chunks:
+            for times in table.column(time_column(table.schema)).chunks:
                 moments = columns.values_of(times, "int64")
                 first = min(first, int(moments.min())) if rows else int(moments.min())
                 last = max(last, int(moments.max())) if rows else int(moments.max())
@@ -74,17 +98,14 @@ def _write(folder: LogFolder, tail: Path, temporary: Path) -> Segment | None:
     finally:
         if writer is not None:
             writer.close()
-    if not rows:
+    if writer is None:
         return None
-    descriptor = os.open(temporary, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    day = folder.day(first)
-    day.mkdir(parents=True, exist_ok=True)
-    segment = Segment(day, tail.stem, first, last, rows)
-    return dataclasses.replace(segment, path=temporary.rename(day / segment.name))
+    return Segment(path, "", first, last, rows)
 
 
 def _encoding(schema: Any) -> dict[str, Any]:
@@ -100,31 +121,41 @@ def _encoding(schema: Any) -> dict[str, Any]:
         "use_dictionary": [name for name in texts if name not in unique] or False,
         "write_statistics": [name for name in ("prediction_id", "at", "received_at") if name in schema.names],
         "column_encoding": {"prediction_id": "DELTA_BYTE_ARRAY"},
+        "write_page_checksum": True,
     }
 
 
-def _row_groups(tail: Path) -> Iterator[Any]:
-    """Yield the rows of a tail in tables of a good size for a row group."""
+def _row_groups(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield batches in tables of a good size for a row group."""
     together: list[Any] = []
-    for batch in read_batches(tail, finished=True):
+    rows = 0
+    for batch in batches:
+        if not len(batch):
+            continue
         together.append(batch)
-        if sum(map(len, together)) >= ROW_GROUP:
+        rows += len(batch)
+        if rows >= ROW_GROUP:
             yield pa.Table.from_batches(together)
-            together = []
+            together, rows = [], 0
     if together:
         yield pa.Table.from_batches(together)
 
 
-def _time_column(schema: Any) -> str:
+def time_column(schema: Any) -> str:
     """Return by which time segments are looked up: predictions by when they were made, labels by their arrival."""
     return "received_at" if "received_at" in schema.names else "at"
 
 
-def catalogue(project: Project, ledger: Ledger, segment: Segment) -> None:
-    """Write a sealed segment's facts into the ledger, under its path within the project's state."""
-    key = str(segment.path.relative_to(project.state))
-    facts = dataclasses.asdict(segment) | {"path": key, "bytes": segment.path.stat().st_size}
-    ledger.put("segment", key, facts)
+def catalogue(project: Project, ledger: Ledger, folder: LogFolder, segments: Sequence[Segment]) -> None:
+    """Write sealed segments into the catalogue, where their shelf did not do so itself."""
+    if segments and isinstance(folder.shelf, NamedShelf):
+        log, shelf = files.log_name(project, folder.root), folder.shelf
+        Catalogue(ledger).add(
+            [
+                Entry.of(log, f"{log}/{shelf.path_of(segment)}", segment, shelf.size([segment]))
+                for segment in segments
+            ]
+        )
 
 
 def seal_orphans(project: Project) -> int:
@@ -139,17 +170,19 @@ def seal_orphans(project: Project) -> int:
         A segment could not be written; its rows stay in the tail.
     """
     done = 0
-    ledger: Ledger | None = None
     for folder in files.logs(project):
+        found: list[Segment] = []
         for tail in folder.tails():
             sealed, segment = _seal_orphan(folder, tail)
             done += sealed
-            if segment:
-                ledger = ledger or Ledger.open(project)
-                catalogue(project, ledger, segment)
-        _remove_leftovers(folder)
-    if ledger:
-        ledger.close()
+            found += [segment] if segment else []
+        if found:
+            ledger = Ledger.open(project)
+            try:
+                catalogue(project, ledger, folder, found)
+            finally:
+                ledger.close()
+        removed_leftovers(folder)
     return done
 
 
@@ -169,9 +202,12 @@ def _seal_orphan(folder: LogFolder, tail: Path) -> tuple[bool, Segment | None]:
         os.close(descriptor)
 
 
-def _remove_leftovers(folder: LogFolder) -> None:
-    """Delete unfinished segments of processes that died while sealing; their tails are still there."""
+def removed_leftovers(folder: LogFolder) -> None:
+    """Delete unfinished segments of processes that died while sealing or merging; their rows are elsewhere still."""
     with contextlib.suppress(FileNotFoundError):
         for path in folder.root.glob(".*.tmp"):
             if not files.owner_alive(Path(path.name[1:])):
+                path.unlink(missing_ok=True)
+        for path in folder.open.glob(f"*{WISH}"):
+            if not path.with_suffix(files.TAIL).exists():
                 path.unlink(missing_ok=True)

@@ -11,17 +11,19 @@ import re
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 import pyarrow as pa
 
-from loopwright.errors import Damaged, InvalidInput, listing
+from loopwright.errors import Damaged, InvalidInput, LoopwrightError, listing
 from loopwright.predictions import columns, label_join
-from loopwright.predictions.files import LogFolder, Segment
+from loopwright.predictions.files import LogFolder, Look, Segment, Shelf
 from loopwright.predictions.labels import ENTITY_LABELS, LABELS
+from loopwright.predictions.quarantine import mend
 from loopwright.predictions.schema import BASE
 from loopwright.predictions.tail import read_batches
 
@@ -30,15 +32,22 @@ __all__ = [
     "EntityLabels",
     "Selection",
     "Snapshot",
+    "Unreadable",
     "View",
     "asks_shadows",
     "read_snapshot",
+    "steady",
     "text",
 ]
 
 #: Labels cannot arrive before their prediction; this much is allowed for clocks that disagree.
 LABEL_SLACK_US = 24 * 3600 * 1_000_000
+#: How often the log is looked at anew where files are gone that were just there.
+_TRIES = 4
 _LAST = ("prediction", "probability")
+#: What DuckDB says of a file can name it, and a path is long.
+_LONG = 1000
+_FILES = re.compile("parquet|decompress|corrupt|magic bytes|thrift|zstd", re.IGNORECASE)
 _SHADOWS = re.compile(r"\bshadows\b", re.IGNORECASE)
 
 
@@ -52,6 +61,26 @@ _AT = re.compile(
 def _quote_at(query: str) -> str:
     """Quote the column `at` in a caller's SQL: DuckDB reserves the word for time travel, which the log has not."""
     return _AT.sub(lambda found: f'"{found[0]}"' if found[0].lower() == "at" else found[0], query)
+
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+
+def steady(work: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """Do the work of a reader again where the files it had listed were replaced meanwhile, or damaged ones set aside."""
+
+    @wraps(work)
+    def again(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        for _ in range(_TRIES - 1):
+            try:
+                return work(*args, **kwargs)
+            except Unreadable as error:
+                if not error.mended():
+                    raise error.otherwise from error.__cause__
+        return work(*args, **kwargs)
+
+    return again
 
 
 def asks_shadows(query: str) -> bool:
@@ -97,10 +126,14 @@ class Selection:
 
 @dataclass(slots=True)
 class Snapshot:
-    """The rows of one or more logs at one moment: sealed segments, and tables read from open tails."""
+    """The rows of one or more logs at one moment: sealed segments, and tables read from open tails.
+
+    `homes` says on which shelf each segment's file is.
+    """
 
     segments: list[Segment] = field(default_factory=list)
     tables: list[Any] = field(default_factory=list)
+    homes: dict[Path, Shelf] = field(default_factory=dict)
 
     def bounds(self) -> tuple[int | None, int | None]:
         """Return the span [since, until) of microseconds that all rows lie in; None where that is not known."""
@@ -111,6 +144,31 @@ class Snapshot:
         if not found:
             return None, None
         return min(first for first, _ in found), max(last for _, last in found) + 1
+
+
+class Unreadable(Damaged):
+    """Files of a snapshot could not be read: they are gone by now, or damaged."""
+
+    def __init__(
+        self, words: str, snapshots: Sequence[Snapshot], otherwise: LoopwrightError | None = None
+    ) -> None:
+        super().__init__(
+            f"The prediction log cannot be read: {words}",
+            hint="loopwright prediction repair",
+        )
+        self._snapshots = snapshots
+        #: What is wrong when nothing is wrong with the files.
+        self.otherwise = otherwise or self
+
+    def mended(self) -> bool:
+        """Whether it is worth looking again: files were replaced meanwhile, or damaged ones are set aside by now."""
+        found = [
+            (one.homes[segment.path], segment)
+            for one in self._snapshots
+            for segment in one.segments
+            if segment.path in one.homes
+        ]
+        return mend(found, self.fact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,29 +188,52 @@ def read_snapshot(
     """Return what is in some logs now: every row that was acknowledged before the call, each once.
 
     The order matters while writers seal: tails are read first and segments listed afterwards, so a tail that vanished
-    in between is found as a segment, and one that was read is left out when its segment is there by now. Segments
-    outside [since, until) are left out; one is kept for its columns when nothing else is left.
+    in between is found as a segment, and one that was read is left out when it was sealed by now. Segments outside
+    [since, until) are left out; one is kept for its columns when nothing else is left.
+
+    Raises
+    ------
+    Unavailable
+        Segments are in a store that does not answer, and there are no copies of them on this machine.
     """
     snapshot = Snapshot()
-    outside: Segment | None = None
+    outside: tuple[Segment, Shelf] | None = None
     for folder in folders:
+        shelf = folder.shelf
+        batches, look = _look(folder, shelf, since_us, until_us)
+        snapshot.tables += _tables(batches)
+        snapshot.segments += look.segments
+        snapshot.homes |= dict.fromkeys((segment.path for segment in look.segments), shelf)
+        if look.outside:
+            outside = look.outside, shelf
+    if outside and not snapshot.segments and not snapshot.tables:
+        outside[1].fetch([outside[0]])
+        snapshot.segments = [outside[0]]
+        snapshot.homes[outside[0].path] = outside[1]
+    return snapshot
+
+
+def _look(
+    folder: LogFolder, shelf: Shelf, since_us: int | None, until_us: int | None
+) -> tuple[list[Any], Look]:
+    """Return the batches of the open tails and the segments, whose files are on this machine by then."""
+    for tries in range(_TRIES):
         tails: dict[str, list[Any]] = {}
         for path in folder.tails():
             try:
                 tails[path.stem] = list(read_batches(path))
             except FileNotFoundError:
                 continue
-        segments = folder.segments()
-        sealed = {segment.stem for segment in segments}
-        batches = [batch for stem, found in tails.items() if stem not in sealed for batch in found]
-        snapshot.tables += _tables(batches)
-        within = [segment for segment in segments if segment.overlaps(since_us, until_us)]
-        snapshot.segments += within
-        if segments and not within:
-            outside = segments[-1]
-    if outside and not snapshot.segments and not snapshot.tables:
-        snapshot.segments = [outside]
-    return snapshot
+        look = shelf.look(since_us, until_us, tails)
+        try:
+            shelf.fetch(look.segments)
+        except FileNotFoundError:
+            # It was replaced between the look and the fetch: look again.
+            if tries == _TRIES - 1:
+                raise
+            continue
+        break
+    return [batch for stem, found in tails.items() if stem not in look.sealed for batch in found], look
 
 
 def _tables(batches: list[Any]) -> list[Any]:
@@ -201,6 +282,7 @@ class View:
 
         self._duckdb = duckdb
         self._predictions = predictions
+        self._read = [one for one in (predictions, labels, shadows) if one is not None]
         settings = {
             "threads": 2,
             "memory_limit": "512MB",
@@ -216,7 +298,7 @@ class View:
             self._build(predictions, labels, empty, selection, shadows, by_entity)
         except duckdb.Error as error:
             self._connection.close()
-            raise _damaged(error) from error
+            raise self._unreadable(error) from error
 
     def _build(
         self,
@@ -231,8 +313,8 @@ class View:
         self._execute("SET parquet_metadata_cache = true")
         whose = self._rows_of_entities(by_entity, selection) if by_entity is not None else None
         given = by_entity.labels if by_entity is not None else None
-        read = [one for one in (predictions, labels, shadows, given, whose) if one is not None]
-        paths = {str(segment.path): None for one in read for segment in one.segments}
+        self._read += [one for one in (given, whose) if one is not None]
+        paths = {str(segment.path): None for one in self._read for segment in one.segments}
         if paths:
             self._execute(f"SET allowed_paths = [{', '.join(text(path) for path in paths)}]")
         self._execute("SET enable_external_access = false")
@@ -324,7 +406,10 @@ class View:
         try:
             return self._connection.sql(query).to_arrow_table()
         except self._duckdb.Error as error:
-            raise _damaged(error) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> Unreadable:
+        return Unreadable(_short(str(error), _LONG), self._read)
 
     def locate(self, prediction_id: str) -> Snapshot | None:
         """Return the one tail or segment that holds a prediction, which has its model's own columns; None if none."""
@@ -337,7 +422,8 @@ class View:
             if found.num_rows:
                 path = found.column(0)[0].as_py()
                 return Snapshot(
-                    [segment for segment in self._predictions.segments if str(segment.path) == path]
+                    [segment for segment in self._predictions.segments if str(segment.path) == path],
+                    homes=self._predictions.homes,
                 )
         return None
 
@@ -383,11 +469,22 @@ class View:
                 query=query,
             ) from error
         except self._duckdb.Error as error:
-            raise InvalidInput(
+            wrong = InvalidInput(
                 f"The query does not work: {_short(str(error))}",
                 valid=f"Columns of predictions: {listing(self.columns(), most=40)}.",
                 query=query,
-            ) from error
+            )
+            if self._of_files(error):
+                raise Unreadable(_short(str(error), _LONG), self._read, wrong) from error
+            raise wrong from error
+
+    def _of_files(self, error: Exception) -> bool:
+        """Whether what DuckDB says may be about a file and not about the query."""
+        theirs = (self._duckdb.BinderException, self._duckdb.CatalogException, self._duckdb.ParserException)
+        if isinstance(error, theirs):
+            return False
+        plain = type(error) is self._duckdb.Error
+        return plain or isinstance(error, self._duckdb.IOException) or _FILES.search(str(error)) is not None
 
     @contextlib.contextmanager
     def _interrupted(self, timeout_s: float | None) -> Iterator[None]:
@@ -425,14 +522,7 @@ class View:
         return self._connection.sql(query).to_arrow_table()
 
 
-def _damaged(error: Exception) -> Damaged:
-    return Damaged(
-        f"The prediction log cannot be read: {_short(str(error))}",
-        hint="restore the file the message names, or move it away",
-    )
-
-
-def _short(words: str) -> str:
-    """Return at most 300 characters on one line."""
+def _short(words: str, most: int = 300) -> str:
+    """Return at most so many characters on one line."""
     line = re.sub(r"\s+", " ", words).strip()
-    return line if len(line) <= 300 else line[:299] + "…"
+    return line if len(line) <= most else line[: most - 1] + "…"

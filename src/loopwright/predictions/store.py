@@ -18,7 +18,6 @@ from loopwright.predictions import files, label_history
 from loopwright.predictions.files import LogFolder
 from loopwright.predictions.ids import HOLDOUT_DIGITS, Ids
 from loopwright.predictions.label_history import GivenLabel, LabelSummary
-from loopwright.predictions.labels import by_entity
 from loopwright.predictions.schema import INPUT, Layout, table_schema
 from loopwright.predictions.sql import (
     LABEL_SLACK_US,
@@ -28,6 +27,7 @@ from loopwright.predictions.sql import (
     View,
     asks_shadows,
     read_snapshot,
+    steady,
     text,
 )
 from loopwright.records import ModelVersion, Prediction
@@ -59,6 +59,7 @@ class PredictionStore:
         """The project's folder."""
         return self._project.root
 
+    @steady
     def query(
         self,
         sql: str,
@@ -118,6 +119,7 @@ class PredictionStore:
         """
         return self._view(deployment, None, since, until, labels=labels)
 
+    @steady
     def table(
         self,
         *,
@@ -176,6 +178,7 @@ class PredictionStore:
                 f'select {", ".join(_quoted(name) for name in wanted)} from ({rows}) order by "at", prediction_id'
             )
 
+    @steady
     def find(self, prediction_id: str) -> Prediction:
         """Return one prediction with its inputs and its label.
 
@@ -194,6 +197,7 @@ class PredictionStore:
         with self._one(found, prediction_id) as view:
             return _prediction(arrays.rows_of(view.table("select * from predictions limit 1"))[0])
 
+    @steady
     def count(
         self,
         *,
@@ -215,6 +219,7 @@ class PredictionStore:
             what = "count(actual)" if labelled else "count(*)"
             return int(view.table(f"select {what} from predictions").column(0)[0].as_py())
 
+    @steady
     def logged(self, prediction_ids: Sequence[str], *, deployment: str | None = None) -> set[str]:
         """Return which of these ids are in the log already, for a caller that repeats work after a crash.
 
@@ -231,6 +236,7 @@ class PredictionStore:
             )
             return set(found.column(0).to_pylist())
 
+    @steady
     def labels_of(self, prediction_id: str) -> list[GivenLabel]:
         """Return every label of one prediction in the order they were received: the last one counts.
 
@@ -240,6 +246,7 @@ class PredictionStore:
         with self._one(found or Snapshot(), prediction_id) as view:
             return label_history.history(view, prediction_id)
 
+    @steady
     def label_summary(
         self,
         deployment: str | None = None,
@@ -287,6 +294,7 @@ class PredictionStore:
             """)
         return int(count.column(0)[0].as_py())
 
+    @steady
     def span(
         self, deployment: str, *, since: datetime, until: datetime
     ) -> tuple[datetime, datetime] | tuple[None, None]:
@@ -302,6 +310,7 @@ class PredictionStore:
         first, last = (column[0].as_py() for column in found.columns)
         return (None, None) if first is None else (_moment(first), _moment(last))
 
+    @steady
     def label_delays(self, deployment: str, *, since: datetime, until: datetime, every: timedelta) -> Any:
         """Count predictions by when they were made and how long their first label took, as a `pyarrow.Table`.
 
@@ -321,6 +330,7 @@ class PredictionStore:
         with self._view(deployment, None, since, until) as view:
             return label_history.delays(view, first, last, every // timedelta(microseconds=1))
 
+    @steady
     def rates(
         self,
         *,
@@ -367,7 +377,7 @@ class PredictionStore:
         given = Snapshot()
         if labels:
             earliest = since_us - LABEL_SLACK_US if since_us is not None else None
-            given = read_snapshot([LogFolder(self._project.labels)], earliest)
+            given = read_snapshot([files.labels(self._project)], earliest)
         bare = any(not (one.segments or one.tables) for one in (found, apart) if one is not None)
         empty = self._declared(deployment, model) if bare else None
         named = self._by_entity(deployment, since_us) if labels else None
@@ -375,7 +385,7 @@ class PredictionStore:
 
     def _one(self, found: Snapshot, prediction_id: str) -> View:
         """Open the log for one prediction, whose tail or segment has been found, and its labels."""
-        labels = read_snapshot([LogFolder(self._project.labels)])
+        labels = read_snapshot([files.labels(self._project)])
         since_us, until_us = found.bounds()
         named = self._by_entity(None, since_us)
         # Whose an entity's label is depends on what was predicted for it after this file as well.
@@ -385,7 +395,7 @@ class PredictionStore:
     def _by_entity(self, deployment: str | None, since_us: int | None) -> EntityLabels | None:
         """Return the labels that name an entity, and where their predictions lie; None where there are none."""
         earliest = since_us - LABEL_SLACK_US if since_us is not None else None
-        given = read_snapshot([LogFolder(by_entity(self._project))], earliest)
+        given = read_snapshot([files.labels(self._project, by_entity=True)], earliest)
         if not given.tables and not given.segments:
             return None
         folders = self._folders(deployment)

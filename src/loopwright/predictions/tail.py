@@ -28,12 +28,13 @@ from loopwright.predictions.checksums import (
     with_trailer,
 )
 from loopwright.predictions.files import TAIL, LogFolder, new_stem, now_us
+from loopwright.predictions.places import sync_folder
 from loopwright.predictions.schema import Layout
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Tail", "lock", "read_after", "read_batches", "sync_folder"]
+__all__ = ["Tail", "lock", "read_after", "read_batches"]
 
 #: So many appended batches are put together while reading: single-row batches would cost kilobytes of objects each.
 _TOGETHER = 1024
@@ -135,16 +136,6 @@ def _write(descriptor: int, view: memoryview) -> None:
     """Write the rest, where the disk took only a part of it at once."""
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; a no-op where folders cannot be opened."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def read_batches(path: Path, *, finished: bool = False) -> Iterator[Any]:

@@ -15,18 +15,19 @@ from loopwright import monitor, parts
 from loopwright.config import FILE, Project
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
-from loopwright.monitor import alerting
-from loopwright.predictions import PredictionStore, seal_orphans
+from loopwright.monitor import alerting, live
+from loopwright.predictions import PredictionStore
 from loopwright.records import Release, now
 from loopwright.release import triggers
 from loopwright.release.following import Following
 from loopwright.release.stages import Stages
+from loopwright.release.upkeep import Upkeep
 
 __all__ = ["Controller", "main"]
 
 log = logging.getLogger(__name__)
-#: Seconds between two turns, and between two looks for tails that dead writers left behind.
-TURN_S, ORPHANS_S = 0.5, 60.0
+#: Seconds between two turns.
+TURN_S = 0.5
 #: Seconds between two looks whether the schedules do what they declare.
 SCHEDULES_S = 5.0
 
@@ -39,7 +40,7 @@ class Controller:
         self.ledger = Ledger.open(project, actor="controller")
         self.store = PredictionStore(project)
         self.stages = Stages(project, self.ledger, self.store)
-        self._sealed = 0.0
+        self.follower = live.Follower(project, self.ledger)
         self._scheduled = 0.0
         self._declared = (0, project)
         self.sender = alerting.Sender(lambda: self._declared[1], self.ledger)
@@ -47,6 +48,7 @@ class Controller:
     def turn(self) -> None:
         """Do what is due; one thing that fails does not keep the others from their turn."""
         for name, work in (
+            ("live numbers", self._follow),
             ("monitors", self._monitor),
             ("triggers", self._trigger),
             ("releases", self._advance),
@@ -62,12 +64,9 @@ class Controller:
                 self._watch()
             except Exception:
                 log.exception("schedules failed; trying again")
-        if time.monotonic() - self._sealed > ORPHANS_S:
-            self._sealed = time.monotonic()
-            try:
-                seal_orphans(self.project)
-            except Exception:
-                log.exception("sealing failed; trying again")
+
+    def _follow(self) -> None:
+        self.follower.turn(now())
 
     def _monitor(self) -> None:
         for alert in monitor.tick(self.project, self.ledger, self.store, now()):
@@ -113,15 +112,23 @@ def main() -> None:
     parts.follow_supervisor()
     project = Project.find()
     controller = Controller(project)
-    following = threading.Thread(target=Following(project, controller.ledger, ended).run, name="following")
-    following.start()
+    beside = [
+        threading.Thread(target=work.run, name=name)
+        for name, work in (
+            ("following", Following(project, controller.ledger, ended)),
+            ("upkeep", Upkeep(project, controller.ledger, ended)),
+        )
+    ]
+    for thread in beside:
+        thread.start()
     controller.sender.start()
     while not ended.is_set():
         controller.turn()
         parts.beat(project, "controller")
         ended.wait(TURN_S)
     controller.sender.stop()
-    following.join()
+    for thread in beside:
+        thread.join()
 
 
 if __name__ == "__main__":

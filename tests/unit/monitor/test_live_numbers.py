@@ -21,6 +21,7 @@ from loopwright.monitor.live import follower as following
 from loopwright.monitor.live.kept import Kept
 from loopwright.monitor.live.spans import DAY_S, HOUR_S, MINUTE_S
 from loopwright.predictions import PredictionLog, Predictions, PredictionStore, files, seal_orphans
+from loopwright.predictions.upkeep import maintain
 
 NAME = "quiet"
 MINUTE_US = 60_000_000
@@ -433,4 +434,56 @@ def test_series_features_and_one_feature(
         numbers.rows(NAME, datetime(2026, 1, 1), now)  # noqa: DTZ001
     with pytest.raises(InvalidInput, match="multiple of 60"):
         numbers.series(NAME, since, now, step_s=90)
+    log.close()
+
+
+def test_merging_segments_changes_no_number(
+    project: Project, ledger: Ledger, follow: Callable[..., int]
+) -> None:
+    """Only what is counted is merged, merged segments are not counted again, and a rebuild counts them."""
+    log = PredictionLog(project, NAME, "iris", FLOWERS, seal_rows=20)
+
+    def fill(segments: int) -> None:
+        for _ in range(segments):
+            log.append(rows(project, 20))
+            log.maintain()
+
+    fill(4)
+    assert follow() == 80
+    fill(3)
+    done = maintain(project, ledger, few=2, grace_s=0)
+    assert (done.merged, done.made) == (4, 1)
+    assert follow() == 60
+    assert follow(new=True) == 0
+    assert maintain(project, ledger, few=2, grace_s=0).made == 1
+    assert follow() == 0
+    assert follow(new=True) == 0
+    before = LiveNumbers(ledger, project).totals()
+    assert before == {(NAME, 1): 140}
+    assert rebuild(project, ledger, NAME) == 140
+    assert maintain(project, ledger, few=2).made == 0
+    fill(1)
+    assert follow() == 160
+    log.close()
+
+
+def test_segments_in_a_folder_elsewhere_are_followed(
+    project: Project, ledger: Ledger, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """`[log] store` changes where segments lie, and no number."""
+    path = project.root / "loopwright.toml"
+    path.write_text(path.read_text() + f'[log]\nstore = "{tmp_path_factory.mktemp("store")}"\n')
+    elsewhere = Project(project.root)
+    log = PredictionLog(elsewhere, NAME, "iris", FLOWERS, seal_rows=20)
+    follower = Follower(elsewhere, ledger)
+    for _ in range(3):
+        log.append(rows(elsewhere, 20))
+        log.maintain()
+        follower.turn(datetime.now(UTC))
+    log.append(rows(elsewhere, 4))
+    follower.turn(datetime.now(UTC))
+    assert LiveNumbers(ledger, elsewhere).totals() == {(NAME, 1): 64}
+    assert maintain(elsewhere, ledger, few=2, grace_s=0).made == 1
+    Follower(elsewhere, ledger).turn(datetime.now(UTC))
+    assert LiveNumbers(ledger, elsewhere).totals() == {(NAME, 1): 64}
     log.close()

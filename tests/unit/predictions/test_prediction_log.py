@@ -17,6 +17,7 @@ from loopwright.config import Project
 from loopwright.errors import Unavailable
 from loopwright.ledger import Ledger
 from loopwright.predictions import PredictionLog, PredictionStore, files, rolling, seal_orphans, tail
+from loopwright.predictions.catalogue import Catalogue
 from loopwright.predictions.files import LogFolder, Segment
 from loopwright.predictions.tail import read_batches
 from loopwright.records import Column, Signature, Task
@@ -87,9 +88,10 @@ def test_closing_seals_to_parquet_and_registers_the_segment(project: Project) ->
     assert parquet.metadata.row_group(0).column(0).compression == "ZSTD"
     assert parquet.read().column("input_petal").to_pylist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     ledger = Ledger.open(project)
-    (state,) = ledger.states("segment")
-    assert project.state / state.key == segment.path
-    assert (state.value["rows"], state.value["bytes"]) == (5, segment.path.stat().st_size)
+    (entry,) = Catalogue(ledger).entries("predictions/deployment=api")
+    assert project.state / entry.path == segment.path
+    assert (entry.rows, entry.bytes, entry.layout) == (5, segment.path.stat().st_size, segment.schema)
+    assert (entry.first_us, entry.last_us) == (segment.first_us, segment.last_us)
     ledger.close()
     with pytest.raises(Unavailable, match="is closed"):
         log.append(rows(project, 1))

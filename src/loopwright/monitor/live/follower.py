@@ -16,13 +16,14 @@ from datetime import datetime
 import pyarrow as pa
 
 from loopwright.config import Project
-from loopwright.errors import Conflict, Damaged, InvalidInput
+from loopwright.errors import Conflict, Damaged, InvalidInput, Unavailable
 from loopwright.ledger import Ledger
 from loopwright.monitor.blocks import Block, Plan
 from loopwright.monitor.live.counter import Counted
 from loopwright.monitor.live.kept import Kept, Key, Known, Stored
 from loopwright.monitor.live.plans import Plans, model_of
-from loopwright.monitor.live.source import Chunk, Source, is_merged
+from loopwright.monitor.live.rebuilding import begin
+from loopwright.monitor.live.source import Chunk, Source
 from loopwright.monitor.live.spans import horizon_us
 from loopwright.predictions import files
 from loopwright.predictions.files import Segment
@@ -142,7 +143,7 @@ class _Followed:
         self._ledger = ledger
         self._kept = Kept(ledger)
         self._folder = files.of_deployment(project, name)
-        self._anew_at = self._forgot_at = float("-inf")
+        self._anew_at = self._forgot_at = self._store_at = float("-inf")
         self.forget()
 
     def forget(self) -> None:
@@ -165,9 +166,12 @@ class _Followed:
     def turn(self, limit: _Limit, minutes_from_us: int) -> tuple[int, bool]:
         """Count what is new; return how many rows, and whether some are left."""
         if self._source.look() or self._known is None:
-            self._known = self._known or self._begin()
-            self._todo = self._unfinished(self._known)
-            self._forget_files(self._known)
+            known = self._known = self._known or self._begin()
+            # What was merged is noted as counted before it can be seen.
+            new = [one.stem for one in self._source.segments if one.stem not in known.rows]
+            known.rows.update(self._kept.positions(self.name, new))
+            self._todo = self._unfinished(known)
+            self._forget_files(known)
         known = self._known
         counted = Counted(self._plan, self._hidden, minutes_from_us)
         more = False
@@ -202,32 +206,26 @@ class _Followed:
         return True
 
     def _anew(self, known: Known) -> Known:
-        """Forget what was counted, and note what is there to be counted: what was merged, and not what it was merged from."""
+        """Forget what was counted, and note what is there to be counted."""
         if time.monotonic() - self._anew_at < ANEW_S:
             raise Damaged(
                 f"The live numbers of {self.name!r} were counted anew a moment ago and are wrong again.",
                 hint=f"loopwright monitor rebuild {self.name}",
             )
+        begun = begin(self._kept, self._folder, self.name, known)
         self._anew_at = time.monotonic()
-        replaced = self._source.replaced
-        rows = {one.stem: one.rows if one.stem in replaced else 0 for one in self._source.segments}
-        return self._kept.begin(self.name, rows, known.changes)
+        return begun
 
     def _unfinished(self, known: Known) -> list[Segment]:
-        """Return the segments that are not counted to their end, newest last.
-
-        What a merged one holds was counted by the files that it was merged from, but for those that were there when the
-        count began: these have a position.
-        """
+        """Return the segments that are not counted to their end, newest last."""
         found = []
         for segment in self._source.segments:
-            counted = known.rows.get(segment.stem)
-            if counted is not None and counted > segment.rows:
+            counted = known.rows.get(segment.stem, 0)
+            if counted > segment.rows:
                 raise self._lost(
                     known, f"{segment.path} has {segment.rows} rows, and {counted} were counted of it."
                 )
-            merged = counted is None and is_merged(segment)
-            if counted != segment.rows and not merged and segment.stem not in self._unreadable:
+            if counted < segment.rows and segment.stem not in self._unreadable:
                 found.append(segment)
         return sorted(found, key=lambda segment: segment.last_us)
 
@@ -254,10 +252,14 @@ class _Followed:
             if self._source.was_cut(path):
                 raise self._lost(known, f"{path} lost rows that were counted.")
             yield from self._source.read_tail(path, known.rows.get(path.stem, 0))
-        while self._todo:
+        while self._todo and time.monotonic() >= self._store_at:
             segment = self._todo[-1]
             try:
                 yield from self._source.read_segment(segment, known.rows.get(segment.stem, 0))
+            except Unavailable as error:
+                log.warning("%s", error.fact)
+                self._store_at = time.monotonic() + AGAIN_S
+                return
             except FileNotFoundError:
                 pass  # deleted or set aside meanwhile, and its rows with it
             except (OSError, pa.ArrowException) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -72,8 +72,19 @@ class Kept:
         changes = rows.pop(_CHANGES, None)
         return Known(changes, rows)
 
-    def begin(self, deployment: str, rows: Mapping[str, int], expect: int | None) -> Known:
-        """Forget all that was counted, and note of the files that there are how many rows are not to be counted.
+    def positions(self, deployment: str, stems: Sequence[str]) -> dict[str, int]:
+        """Return how many rows of some files are counted, of those that have a position."""
+        found: dict[str, int] = {}
+        for at in range(0, len(stems), _TOGETHER):
+            some = _positions.c.stem.in_(stems[at : at + _TOGETHER])
+            query = sa.select(_positions.c.stem, _positions.c.rows)
+            with self._ledger.reading() as connection:
+                rows = connection.execute(query.where((_positions.c.deployment == deployment) & some))
+                found |= {row.stem: int(row.rows) for row in rows}
+        return found
+
+    def begin(self, deployment: str, stems: Iterable[str], expect: int | None) -> Known:
+        """Forget all that was counted, and note that no row of some files is.
 
         Raises
         ------
@@ -85,8 +96,9 @@ class Kept:
             connection.execute(sa.delete(_blocks).where(_blocks.c.deployment == deployment))
             others = (_positions.c.deployment == deployment) & (_positions.c.stem != _CHANGES)
             connection.execute(sa.delete(_positions).where(others))
-            _insert_positions(connection, deployment, rows)
-        return Known(changes, dict(rows))
+            found = dict.fromkeys(stems, 0)
+            _insert_positions(connection, deployment, found)
+        return Known(changes, found)
 
     def commit(
         self, deployment: str, known: Known, changed: Sequence[Stored], rows: Mapping[str, int]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from loopwright.config import Project
+from loopwright.errors import Conflict, NotFound
 from loopwright.ledger import Ledger
-from loopwright.monitor.live.kept import Kept
-from loopwright.monitor.live.source import Source
+from loopwright.monitor.live.kept import Kept, Known
 from loopwright.predictions import files
+from loopwright.predictions.compaction import locked
+from loopwright.predictions.files import LogFolder
 
-__all__ = ["Progress", "progress", "rebuild"]
+__all__ = ["Progress", "begin", "progress", "rebuild"]
 
 
 class Progress(NamedTuple):
@@ -25,6 +27,25 @@ class Progress(NamedTuple):
         return self.rows >= self.of
 
 
+def begin(kept: Kept, folder: LogFolder, deployment: str, known: Known) -> Known:
+    """Forget the live numbers of a deployment, and note that no row of the segments there are is counted.
+
+    No segment is merged meanwhile: who merges asks what is counted, and notes it of what it makes.
+
+    Raises
+    ------
+    Conflict
+        The segments are being merged, or somebody counts at this moment.
+    """
+    with locked(folder) as mine:
+        if not mine:
+            raise Conflict(
+                f"The predictions of {deployment!r} are being merged at this moment.",
+                hint="try again in a minute",
+            )
+        return kept.begin(deployment, [segment.stem for segment in folder.segments()], known.changes)
+
+
 def rebuild(project: Project, ledger: Ledger, deployment: str) -> int:
     """Forget the live numbers of a deployment and return how many rows of segments are to be counted anew.
 
@@ -34,24 +55,21 @@ def rebuild(project: Project, ledger: Ledger, deployment: str) -> int:
     Raises
     ------
     Conflict
-        The controller counted at this moment; call it again.
+        The controller counted, or merged segments, at this moment; call it again.
+    NotFound
+        Nothing was ever logged under this name.
     """
-    kept = Kept(ledger)
-    source = Source(files.of_deployment(project, deployment))
-    source.look()
-    rows = {one.stem: one.rows if one.stem in source.replaced else 0 for one in source.segments}
-    kept.begin(deployment, rows, kept.known(deployment).changes)
-    return sum(one.rows for one in source.segments if one.stem not in source.replaced)
+    known = files.deployments(project)
+    if deployment not in known:
+        raise NotFound.among("log of a deployment", deployment, known, hint="loopwright deployment list")
+    kept, folder = Kept(ledger), files.of_deployment(project, deployment)
+    begin(kept, folder, deployment, kept.known(deployment))
+    return sum(segment.rows for segment in folder.segments())
 
 
 def progress(project: Project, ledger: Ledger, deployment: str) -> Progress:
     """Return how far a deployment's segments are counted."""
     known = Kept(ledger).known(deployment).rows
-    counted = total = 0
-    source = Source(files.of_deployment(project, deployment))
-    source.look()
-    for segment in source.segments:
-        if segment.stem in known:
-            counted += min(known[segment.stem], segment.rows)
-            total += segment.rows
-    return Progress(counted, total)
+    segments = files.of_deployment(project, deployment).segments()
+    counted = sum(min(known.get(one.stem, 0), one.rows) for one in segments)
+    return Progress(counted, sum(one.rows for one in segments))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from loopwright.predictions.files import LogFolder, Segment
 from loopwright.predictions.tail import read_after
 
-__all__ = ["Chunk", "Source", "is_merged"]
+__all__ = ["Chunk", "Source"]
 
 #: A folder changed so short a while ago may change again without a new time of change: its clock is coarse.
 _COARSE_NS = 1_000_000_000
@@ -37,16 +37,8 @@ class Chunk(NamedTuple):
     last: int
 
 
-def is_merged(segment: Segment) -> bool:
-    """Whether the rows of a segment were in others before."""
-    return bool(getattr(segment, "merged", False))
-
-
 class Source:
-    """What is new in one log. Not thread-safe.
-
-    `segments` are all files there are: also those in `replaced`, which were merged into others and wait to be deleted.
-    """
+    """What is new in one log. Not thread-safe."""
 
     def __init__(self, folder: LogFolder) -> None:
         self._folder = folder
@@ -58,7 +50,6 @@ class Source:
         self._listed = float("-inf")
         self.tails: list[Path] = []
         self.segments: list[Segment] = []
-        self.replaced: frozenset[str] = frozenset()
 
     def look(self) -> bool:
         """Look at the files' names, and return whether the list of segments was read anew."""
@@ -69,7 +60,7 @@ class Source:
         if settled and time.monotonic() - self._listed < patience:
             return False
         # After the tails: one that is in neither list cannot be.
-        self.segments, self.replaced = self._folder.segments(), frozenset()
+        self.segments = self._folder.segments()
         self._open_ns, self._listed = changed, time.monotonic()
         there = {path.stem for path in self.tails}
         self._places = {stem: place for stem, place in self._places.items() if stem in there}
@@ -78,7 +69,7 @@ class Source:
 
     @property
     def _is_local(self) -> bool:
-        return getattr(self._folder, "placed", None) is None
+        return self._folder.placed is None
 
     def _changed_ns(self) -> int:
         try:
@@ -123,11 +114,14 @@ class Source:
 
         Raises
         ------
+        Unavailable
+            The store that has the file does not answer.
         OSError, pyarrow.ArrowException
             The file is gone or cannot be read.
         """
         from pyarrow.parquet import ParquetFile
 
+        self._folder.shelf.fetch([segment])
         with ParquetFile(str(segment.path)) as file:
             names = [name for name in file.schema_arrow.names if name not in _UNCOUNTED]
             last = 0
