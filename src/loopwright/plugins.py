@@ -61,6 +61,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "kpi": "loopwright.monitor.kpi:KpiCheck",
         "kpi_early": "loopwright.monitor.kpi:EarlyKpiCheck",
         "performance": "loopwright.monitor.performance:PerformanceCheck",
+        "calibration": "loopwright.monitor.calibration:CalibrationCheck",
+        "estimated": "loopwright.monitor.estimated:EstimatedCheck",
+        "service": "loopwright.monitor.service:ServiceCheck",
     },
 }
 

@@ -9,14 +9,10 @@ those of the Site Reliability Workbook (Beyer, Murphy, Rensin, Kawahara and Thor
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
@@ -25,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loopwright.config import Project, SloConfig
+from loopwright.predictions.requests import Minute, files, folder, minutes
 
 __all__ = [
     "FLUSH_S",
@@ -53,7 +50,6 @@ _KEPT = timedelta(days=28)
 _Counts = tuple[int, int, int]
 _Column = NDArray[np.int64]
 _NONE: _Counts = (0, 0, 0)
-_NOTHING: _Column = np.empty((0, 4), dtype=np.int64)
 
 
 class LevelMeter:
@@ -82,15 +78,7 @@ class LevelMeter:
             self.errors += 1
 
 
-class _Line(msgspec.Struct):
-    """One minute since 1970 UTC: requests, errors and quick answers of each deployment."""
-
-    minute: int
-    counts: dict[str, tuple[int, int, int]]
-
-
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Line).decode
 
 
 class Levels:
@@ -145,7 +133,7 @@ class Levels:
         if minute != self._minute:
             self._turn(minute)
         counts = {name: _minus(total, self._base.get(name, _NONE)) for name, total in totals.items()}
-        line = _encode(_Line(minute, {name: count for name, count in counts.items() if any(count)})) + b"\n"
+        line = _encode(Minute(minute, {name: count for name, count in counts.items() if any(count)})) + b"\n"
         # The line only ever grows, so that one write replaces what the last one left.
         os.pwrite(self._file, line, self._start)
         self._end = self._start + len(line)
@@ -162,9 +150,9 @@ class Levels:
         """Begin another minute, and with a new day another file."""
         day = datetime.fromtimestamp(minute * 60, UTC).date()
         if day != self._day:
-            folder = _folder(self._project)
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{day}.{quote(self._worker, safe='')}.{os.getpid()}.jsonl"
+            place = folder(self._project.state)
+            place.mkdir(parents=True, exist_ok=True)
+            path = place / f"{day}.{quote(self._worker, safe='')}.{os.getpid()}.jsonl"
             opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             if self._file >= 0:
                 os.close(self._file)
@@ -178,23 +166,13 @@ class Levels:
         """Remove the files that no window reaches back to."""
         declared = [one.slo.window for one in self._project.config.deployment.values() if one.slo]
         kept = max([_KEPT, *declared]) + timedelta(days=2)
-        for path, day in _files(self._project):
+        for path, day in files(self._project.state):
             if today - day > kept:
                 path.unlink(missing_ok=True)
 
 
 def _minus(one: _Counts, other: _Counts) -> _Counts:
     return one[0] - other[0], one[1] - other[1], one[2] - other[2]
-
-
-def _folder(project: Project) -> Path:
-    return project.state / "levels"
-
-
-def _files(project: Project) -> Iterator[tuple[Path, date]]:
-    for path in sorted(_folder(project).glob("*.jsonl")):
-        with contextlib.suppress(ValueError):
-            yield path, date.fromisoformat(path.name[:10])
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,9 +245,9 @@ def service_level(project: Project, deployment: str, now: datetime | None = None
     now = now or datetime.now(UTC)
     minute = int(now.timestamp() // 60)
     window_s = slo.window.total_seconds()
-    minutes = _minutes(project, deployment, now - slo.window)
-    minutes = minutes[(minutes[:, 0] > minute - window_s / 60) & (minutes[:, 0] <= minute)]
-    started, requests, errors, within = minutes.T
+    counted = minutes(project.state, deployment, now - slo.window)
+    counted = counted[(counted[:, 0] > minute - window_s / 60) & (counted[:, 0] <= minute)]
+    started, requests, errors, within = counted.T
     answered, ages = requests - errors, minute - started
     return ServiceLevel(
         deployment=deployment,
@@ -314,30 +292,6 @@ def _objective(
         burn_5m=last(300)[2],
         alert=alert,
     )
-
-
-def _minutes(project: Project, deployment: str, since: datetime) -> _Column:
-    """Return the minutes of a deployment with requests, errors and quick answers, shape (n, 4), as they were written."""
-    first = since.date()
-    found = [_NOTHING]
-    for path, day in _files(project):
-        if day >= first:
-            with contextlib.suppress(FileNotFoundError):
-                facts = path.stat()
-                found.append(_read(path, facts.st_mtime_ns, facts.st_size).get(deployment, _NOTHING))
-    return np.concatenate(found)
-
-
-@lru_cache(maxsize=1024)
-def _read(path: Path, _changed: int, _size: int) -> dict[str, _Column]:
-    """Read one file; the last line may be torn. Cached until the file changes."""
-    rows: dict[str, list[tuple[int, int, int, int]]] = {}
-    for text in path.read_bytes().splitlines():
-        with contextlib.suppress(msgspec.MsgspecError):
-            line = _decode(text)
-            for name, counts in line.counts.items():
-                rows.setdefault(name, []).append((line.minute, *counts))
-    return {name: np.array(made, dtype=np.int64) for name, made in rows.items()}
 
 
 def sentences(level: ServiceLevel) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from loopwright.config import Project
+from loopwright.config import Project, SloConfig
 from loopwright.deploy.base import Answers
 from loopwright.deploy.online.access import AccessLog
 from loopwright.deploy.online.levels import FLUSH_S, LevelMeter, Levels
@@ -64,7 +64,7 @@ class Notes:
 
     def of(self, deployment: str, project: Project) -> Ended | None:
         """Return what takes note of each request of a deployment that was answered; None where nothing does."""
-        slo = project.config.deployment[deployment].slo
+        slo = _counted_by(project, deployment)
         level = self._levels.of(deployment, slo) if slo is not None else None
         if level is None and self.access is None and self.tracer is None:
             return None
@@ -157,3 +157,12 @@ class Notes:
             self.access.close()
         if self.tracer is not None:
             self.tracer.close()
+
+
+def _counted_by(project: Project, deployment: str) -> SloConfig | None:
+    """Return by what requests are counted: what is promised, or any measure where a monitor watches their errors."""
+    config = project.config.deployment[deployment]
+    monitor = project.config.monitor.get(config.model)
+    if config.slo is None and monitor is not None and monitor.service.errors is not None:
+        return SloConfig()
+    return config.slo
