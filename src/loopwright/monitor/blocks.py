@@ -6,6 +6,7 @@ workers, minutes, hours and segments, in any order, to exactly what counting all
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Mapping
@@ -58,7 +59,8 @@ class ColumnCounts:
     infinite, below, above
         Numbers that are infinite, and those below and above the range of the training data, infinite ones among them.
     n, mean, std, minimum, maximum
-        Of the finite numbers; None where there are none. The standard deviation is the population's.
+        Of the finite numbers; None where there are none. The standard deviation is the population's. It and the mean are
+        None as well where squares are beyond all decimals.
     """
 
     name: str
@@ -328,9 +330,12 @@ class Block:
         mean = std = low = high = None
         if n:
             shift, square = self.sums[place] / n, self.sums[place + columns] / n
-            mean = float((bins_of.profile.mean or 0.0) + shift)
             with np.errstate(over="ignore", invalid="ignore"):
-                std = float(np.sqrt(max(0.0, square - shift * shift)))
+                variance = square - shift * shift
+            # Beyond all decimals both are unknown.
+            if np.isfinite(variance):
+                mean = float((bins_of.profile.mean or 0.0) + shift)
+                std = math.sqrt(max(0.0, float(variance)))
             low, high = float(self.ends[place]), float(-self.ends[place + columns])
         return ColumnCounts(
             name,

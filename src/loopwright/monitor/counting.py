@@ -119,43 +119,57 @@ def _missing(array: Any) -> NDArray[np.bool_] | None:
     return np.ones(len(array), np.bool_) if valid is None else ~_bits(valid, array)
 
 
-class Places(dict[str, int]):
-    """Where each text is counted: its category's place, or behind them *other*, *unseen* and *missing*."""
+class Places(dict[Any, int]):
+    """Where each value is counted: its category's place, or behind them *other*, *unseen* and *missing*."""
 
     def __init__(self, profile: ColumnProfile) -> None:
         super().__init__({text: place for place, text in enumerate(profile.categories)})
         self.other = len(profile.categories)
         self.unseen, self.missing, self.width = self.other + 1, self.other + 2, self.other + 3
+        self[None] = self.missing
         self._known = frozenset(np.frombuffer(profile.known, "<u8").tolist())
         self._tells = profile.tells_unseen
 
-    def __missing__(self, text: str) -> int:
+    def __missing__(self, value: Any) -> int:
+        if not isinstance(value, str):
+            return self._place(value)
         if not self._tells:
             return self.other
         if not self._known:
             return self.unseen
-        place = self.other if hash_of(text) in self._known else self.unseen
+        place = self.other if hash_of(value) in self._known else self.unseen
         if len(self) < REMEMBERED:
-            self[text] = place
+            self[value] = place
         return place
 
-    def of(self, value: Any) -> int:
-        """Return where a value is counted; a decimal that is whole may be a category without its point."""
-        if isinstance(value, str):
-            return self[value]
-        if value is None or value != value:
+    def _place(self, value: Any) -> int:
+        """Return where a value is counted that is no text. It is not remembered: True, 1 and 1.0 are the same key."""
+        if value != value:
             return self.missing
         if isinstance(value, float) and value.is_integer() and str(value) not in self:
-            return self[str(int(value))]
+            return self[str(int(value))]  # a class 1 among decimals
         return self[str(value)]
 
     def counts(self, column: Any) -> NDArray[np.int64]:
         """Count a column's values, shape (width,)."""
+        if _short(column):
+            values = column.tolist() if isinstance(column, np.ndarray) else column.to_pylist()
+            try:
+                places = np.fromiter(map(self.__getitem__, values), np.intp, len(values))
+            except TypeError:  # lists, of a column that changed its type
+                places = np.fromiter((self[repr(value)] for value in values), np.intp, len(values))
+            return np.bincount(places, minlength=self.width)
         values, counts = tally(column)
-        of = self.of
-        places = np.fromiter((of(value) for value in values), np.intp, len(values))
+        places = np.fromiter(map(self.__getitem__, values), np.intp, len(values))
         # Counts are whole numbers far below 2**53, which float64 adds up exactly.
         return np.bincount(places, counts, self.width).astype(np.int64)
+
+
+def _short(column: Any) -> bool:
+    """Whether values are looked up one by one sooner than they are tallied."""
+    if isinstance(column, np.ndarray):
+        return bool(column.dtype != np.bool_)
+    return len(column) < SHORT and not pa.types.is_dictionary(column.type)
 
 
 def tally(column: Any) -> tuple[list[Any], NDArray[np.int64]]:

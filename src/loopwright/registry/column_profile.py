@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ def numeric_profile(
         minimum=float(finite.min()),
         maximum=float(finite.max()),
         infinite=infinite,
-        quantiles=tuple(np.quantile(ranked, QUANTILES).tolist()),
+        quantiles=tuple(_quantiles(ranked, QUANTILES).tolist()),
     )
 
 
@@ -174,6 +175,11 @@ def _ranked(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sort(values)
 
 
+def _quantiles(ranked: NDArray[np.float64], shares: Sequence[float]) -> NDArray[np.float64]:
+    """Return values of the data themselves: half-way between two of them there may be no number."""
+    return ranked[np.clip(np.ceil(np.multiply(shares, len(ranked))).astype(np.intp) - 1, 0, None)]
+
+
 def _edges(ranked: NDArray[np.float64]) -> NDArray[np.float64]:
     distinct = ranked[np.r_[True, ranked[1:] != ranked[:-1]]]
     if len(distinct) <= BINS:
@@ -181,10 +187,11 @@ def _edges(ranked: NDArray[np.float64]) -> NDArray[np.float64]:
         # open bin no change would ever show.
         if len(distinct) == 1:
             value = float(distinct[0])
-            return np.array([np.nextafter(value, -np.inf), value])
+            below = math.nextafter(value, -math.inf)
+            return np.array([below, value] if math.isfinite(below) else [value])
         return np.asarray(distinct[:-1] / 2 + distinct[1:] / 2)
     # Ties make quantiles equal; an empty bin between two equal edges would make every index infinite.
-    return np.unique(np.quantile(ranked, np.linspace(0, 1, BINS + 1)[1:-1]))
+    return np.unique(_quantiles(ranked, [step / BINS for step in range(1, BINS)]))
 
 
 def hash_of(text: str) -> int:

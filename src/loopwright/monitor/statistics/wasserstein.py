@@ -46,8 +46,9 @@ def wasserstein_binned(
 ) -> float:
     """Return the Wasserstein distance between two samples of which only counts in the same bins are known.
 
-    Within each bin the values are taken as evenly spread. Exact for the distributions so drawn; each sample can be off by
-    the width of a bin at most, and hardly is where bins are narrow.
+    Within each bin the values are taken as evenly spread, also in the first and the last one, which reach to the ends of
+    the data and are wide. Of normal samples in twenty bins it is within 0.05 standard deviations for shifts of up to
+    half of one, and a sixth too large for a shift of a whole one.
 
     Parameters
     ----------
