@@ -19,6 +19,7 @@ from loopwright.config import Project
 from loopwright.deploy.online.levels import Levels
 from loopwright.deploy.online.meters import Meters
 from loopwright.ledger import Ledger, store
+from loopwright.monitor.results import Results
 from loopwright.predictions import Ids, LabelLog, PredictionLog, Predictions
 from loopwright.records import (
     Alert,
@@ -27,6 +28,7 @@ from loopwright.records import (
     DecisionRecord,
     Deployment,
     GateResult,
+    Judged,
     Label,
     Mode,
     ModelVersion,
@@ -294,6 +296,7 @@ def _release(started: datetime, cause: int) -> Release:
 def _monitor(ledger: Ledger, clock: Clock, state: str) -> None:
     """Write one window of drift and one of performance every 20 s; a new champion is held against its own data."""
     random = np.random.default_rng(3)
+    results = Results(ledger)
     drifting = {name: random.uniform(0.15, 0.4) for name in map(str, random.choice(FEATURES, 8, False))}
     drifting["pixel_2_5"] = 0.41
     for number in range(int(START * 3)):
@@ -309,12 +312,15 @@ def _monitor(ledger: Ledger, clock: Clock, state: str) -> None:
             signals.append(
                 Signal("drift", "digits", API, window, value, 0.1, 400, value > 0.1, name, version)
             )
-        ledger.append("monitor.window", API, {"window": window, "phase": "inputs", "signals": signals})
+        fired = sum(signal.fired for signal in signals)
+        results.record(Judged(API, "digits", "inputs", version, window, "judged", 400, fired=fired), signals)
         value = 0.744 if shifted else 0.957 if version == 3 else 0.931
         signal = Signal(
-            "performance", "digits", API, window, value, 0.9, 398, value < 0.9, "accuracy", version
-        )
-        ledger.append("monitor.window", API, {"window": window, "phase": "labels", "signals": [signal]})
+            "performance", "digits", API, window, value, 0.9, 398, value < 0.9, "accuracy", version,
+            lower=value - 0.04, upper=value + 0.03,
+        )  # fmt: skip
+        judged = Judged(API, "digits", "labels", version, window, "judged", 400, 398, 1.0, int(value < 0.9))
+        results.record(judged, [signal])
 
 
 def _predict(project: Project, end: datetime, state: str, rate: float) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from loopwright.config import Project
 from loopwright.ledger import Ledger
+from loopwright.monitor.results import Results
 from loopwright.records import (
     Alert,
     Column,
@@ -15,6 +16,7 @@ from loopwright.records import (
     DecisionRecord,
     Deployment,
     GateResult,
+    Judged,
     Mode,
     ModelVersion,
     PipelineRun,
@@ -127,9 +129,11 @@ def tell(project: Project, *, without: str = "") -> None:
     rows = 0 if without == "L1.6" else 600
     ledger.append("scorer.prepared", "digits", {"version": 4, "runtime": "onnx", "replay_rows": rows})
     window = Window(now() - timedelta(seconds=20), now())
-    for check in ("drift",) if without == "L4.1" else ("drift", "performance"):
-        signal = Signal(check, "digits", API, window, 0.95, 0.9, 400, False, "accuracy", 4)
-        ledger.append("monitor.window", API, {"window": window, "signals": [signal]})
+    for phase, check in (("inputs", "drift"), ("labels", "performance")):
+        if without != "L4.1" or phase == "inputs":
+            signal = Signal(check, "digits", API, window, 0.95, 0.9, 400, False, "accuracy", 4)
+            judged = Judged(API, "digits", phase, 4, window, "judged", 400)  # type: ignore[arg-type]
+            Results(ledger).record(judged, [signal])
     ledger.close()
 
 

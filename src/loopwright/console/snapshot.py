@@ -15,6 +15,7 @@ from loopwright.config import Project
 from loopwright.console import schedules, serving, traffic
 from loopwright.console.links import Links
 from loopwright.console.monitoring.health import health
+from loopwright.console.monitoring.performance import PerformanceOf
 from loopwright.console.monitoring.source import Source
 from loopwright.console.monitoring.views import Health
 from loopwright.console.releases import release_now
@@ -27,6 +28,7 @@ from loopwright.console.views import (
     Marker,
     MetricNow,
     Numbers,
+    Point,
     ReleaseNow,
     Series,
     Share,
@@ -52,6 +54,8 @@ __all__ = ["Moment", "glance", "story"]
 
 #: Lines in the timeline and in the table of alerts.
 ENTRIES, ALERTS = 40, 20
+#: Windows in the line of the metric.
+_WINDOWS = 60
 #: Kinds of event whose subject is the deployment; those of the model and of its pipeline.
 _OF_MODEL = ("alert.", "training.", "model.", "scorer.", "alias.", "parity.")
 #: How a deployment that was started gets its first prediction.
@@ -65,15 +69,13 @@ _FIRST = {
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What all views of one refresh share: the ledger, and the prediction log as it was read at `at`.
+    """What all views of one refresh share: where it was read from, and the prediction log as it was then.
 
     `healths` is what the monitors of each deployment found. `signatures` has the models that are registered; None for one that was registered by hand, without a signature.
     `asleep` are the deployments whose model is unloaded until somebody asks.
     """
 
-    project: Project
-    ledger: Ledger
-    at: datetime
+    source: Source
     signatures: Mapping[str, Signature | None]
     logs: Mapping[str, traffic.Traffic]
     alerts: tuple[Alert, ...]
@@ -83,7 +85,7 @@ class Moment:
     @classmethod
     def read(cls, source: Source) -> Moment:
         """Read what the monitors found, the alerts, and the log of what is deployed."""
-        project, ledger, at = source.project, source.ledger, source.at
+        project, ledger = source.project, source.ledger
         newest: dict[str, ModelVersion] = {}
         for version in (state.read(ModelVersion) for state in ledger.states("model_version")):
             if version.model not in newest or version.version > newest[version.model].version:
@@ -93,8 +95,23 @@ class Moment:
         healths = {name: health(source, name, alerts) for name in project.config.deployment}
         logs = _logs(source, signatures, healths)
         return cls(
-            project, ledger, at, signatures, logs, tuple(alerts), healths, serving.asleep(project, ledger, at)
+            source, signatures, logs, tuple(alerts), healths, serving.asleep(project, ledger, source.at)
         )
+
+    @property
+    def project(self) -> Project:
+        """The project."""
+        return self.source.project
+
+    @property
+    def ledger(self) -> Ledger:
+        """Its ledger."""
+        return self.source.ledger
+
+    @property
+    def at(self) -> datetime:
+        """When all of it was read."""
+        return self.source.at
 
     def log(self, name: str) -> traffic.Traffic:
         """Return the traffic of a deployment."""
@@ -160,12 +177,23 @@ def story(moment: Moment, name: str, links: Links | None = None) -> Story:
         card=card,
         links=_links(moment, card, links),
         traffic=log.ticks,
-        metric=log.metric,
+        metric=log.metric or _by_window(moment, name),
         markers=tuple(_markers(events, since)),
         alerts=tuple(mine[:ALERTS]),
         timeline=_folded(entry(event, links) for event in reversed(events))[:ENTRIES],
         serving=serving.read(moment.project, moment.ledger, name, moment.at),
     )
+
+
+def _by_window(moment: Moment, name: str) -> tuple[Series, ...]:
+    """Return the metric of each version as the monitors found it."""
+    if moment.healths[name].metric is None:
+        return ()
+    points: dict[int, list[Point]] = {}
+    for one in PerformanceOf(name, windows=_WINDOWS).answer(moment.source).points:
+        if one.value is not None:
+            points.setdefault(one.version, []).append(Point(one.start, one.value, one.rows))
+    return tuple(Series(version, tuple(points[version])) for version in sorted(points))
 
 
 def _card(moment: Moment, name: str) -> Card:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from loopwright.maturity.facts import Dimension, Fact
 from loopwright.maturity.observed import Observed
+from loopwright.monitor.results import Results
 from loopwright.records import Mode
 
 __all__ = ["facts"]
@@ -144,10 +145,7 @@ def _watched(seen: Observed) -> Fact:
             unwatched.append(f"{live.deployment.name} has no [monitor.{live.deployment.model}]")
             continue
         oldest = seen.at - PERIODS * monitor.window - monitor.performance.label_delay - timedelta(seconds=30)
-        events = seen.ledger.events(
-            "monitor.window", live.deployment.name, since=oldest, newest=True, limit=100
-        )
-        judged = {signal.get("check") for event in events for signal in event.payload.get("signals", ())}
+        judged = Results(seen.ledger).checks(live.deployment.name, oldest)
         missing = [check for check in ("drift", "performance") if check not in judged]
         if missing:
             unwatched.append(

@@ -13,6 +13,7 @@ from loopwright.console import charts, fragments, release_panel, snapshot, token
 from loopwright.console.formats import Reader
 from loopwright.console.links import Links
 from loopwright.console.markup import el, join
+from loopwright.console.monitoring.source import Source
 from loopwright.console.releases import release_now
 from loopwright.console.sentences import KINDS, entry
 from loopwright.console.views import Point, Series, Story
