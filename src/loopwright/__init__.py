@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopwright.config import Config, Project
-    from loopwright.deploy.online.client import Client, label
+    from loopwright.deploy.online.client import Client, label, labels
     from loopwright.deploy.online.client_async import AsyncClient
     from loopwright.lineage import dataset, labelled, plain, trace
     from loopwright.pipelines import pipeline, step
-    from loopwright.records import ModelVersion, Signature
+    from loopwright.predictions.frames import predictions
+    from loopwright.records import Label, ModelVersion, Signature
     from loopwright.registry import log_model, register
     from loopwright.scoring import load
 
@@ -22,16 +23,19 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Config",
+    "Label",
     "ModelVersion",
     "Project",
     "Signature",
     "dataset",
     "label",
     "labelled",
+    "labels",
     "load",
     "log_model",
     "pipeline",
     "plain",
+    "predictions",
     "register",
     "step",
     "trace",
@@ -41,16 +45,19 @@ _HOMES = {
     "AsyncClient": "loopwright.deploy.online.client_async",
     "Client": "loopwright.deploy.online.client",
     "Config": "loopwright.config",
+    "Label": "loopwright.records",
     "ModelVersion": "loopwright.records",
     "Project": "loopwright.config",
     "Signature": "loopwright.records",
     "dataset": "loopwright.lineage",
     "label": "loopwright.deploy.online.client",
     "labelled": "loopwright.lineage",
+    "labels": "loopwright.deploy.online.client",
     "load": "loopwright.scoring",
     "log_model": "loopwright.registry",
     "pipeline": "loopwright.pipelines",
     "plain": "loopwright.lineage",
+    "predictions": "loopwright.predictions.frames",
     "register": "loopwright.registry",
     "step": "loopwright.pipelines",
     "trace": "loopwright.lineage",

@@ -58,6 +58,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "freshness": "loopwright.monitor.freshness:FreshnessCheck",
         "volume": "loopwright.monitor.volume:VolumeCheck",
         "drift": "loopwright.monitor.drift:DriftCheck",
+        "prediction_drift": "loopwright.monitor.prediction_drift:PredictionDriftCheck",
         "kpi": "loopwright.monitor.kpi:KpiCheck",
         "kpi_early": "loopwright.monitor.kpi:EarlyKpiCheck",
         "performance": "loopwright.monitor.performance:PerformanceCheck",

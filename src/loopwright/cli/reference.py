@@ -25,10 +25,9 @@ def _commands(parent: cyclopts.App, words: tuple[str, ...]) -> Iterator[tuple[st
     for name in sorted(item for item in parent if not item.startswith("-")):
         child = parent[name]
         below = list(_commands(child, (*words, name)))
-        if below:
-            yield from below
-        else:
+        if not below or child.default_command is not None:
             yield (*words, name)
+        yield from below
 
 
 def _help(words: tuple[str, ...]) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from loopwright.lineage.files import Found
 
-__all__ = ["dataset", "table_from"]
+__all__ = ["dataset", "read_source", "table_from"]
 
 Kind = Literal["pandas", "polars", "arrow"]
 
@@ -115,7 +115,7 @@ def dataset(
         table = read_snapshot(project, kept.digest)
         where, digest = kept.source, kept.source_digest
     elif isinstance(source, str | Path):
-        found = _read(project, str(source), sql)
+        found = read_source(project, str(source), sql)
         table, where, digest = found.table, found.source, found.digest
     else:
         table, where, digest = _given(source, sql), "", ""
@@ -130,7 +130,8 @@ def dataset(
     return table
 
 
-def _read(project: Project, source: str, sql: str | None) -> Found:
+def read_source(project: Project, source: str, sql: str | None = None) -> Found:
+    """Read a file, folder, object or query as it is now, without a snapshot; parameters and errors as for `dataset`."""
     scheme = scheme_of(source)
     if scheme in {"sqlite", "postgresql", "postgres"} and sql:
         source += f"{'&' if '?' in source else '?'}query={sql}"

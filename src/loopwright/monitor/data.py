@@ -145,8 +145,8 @@ class LoggedWindow:
 
     @cached_property
     def labels(self) -> int:
-        """How many rows have a label."""
-        return int(self._view.table("select count(actual) from predictions").column(0)[0].as_py())
+        """How many rows have a label, be it one that cannot be used."""
+        return int(self._view.table("select count(labelled_at) from predictions").column(0)[0].as_py())
 
     def rows(self, version: int | None = None, segment: Segment = ALL) -> int:
         """Return how many rows there are; exact for every size."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,7 +34,7 @@ __all__ = ["Cohorts", "LabelDelay", "Maturity"]
 _NEARLY = 0.99
 #: Cohorts are put together until they have about so many rows; so many followed ones are needed to know anything.
 _GROUP_ROWS = 100
-_GROUPS = 3
+_GROUPS = 5
 #: How far below the expected number chance may keep a window's labels: 95 % of windows lie above.
 _CHANCE = 1.645
 #: Labels have stopped when none came in a time in which so many were expected: chance does that once in 22,000 times.
@@ -224,6 +225,17 @@ class LabelDelay:
             labels=int(cohorts.labels.sum()),
             rows=int(cohorts.rows.sum()),
         )
+
+    def shares(self) -> list[float]:
+        """Return `curve` as a list for pages; empty while it is not known."""
+        return [] if self.curve is None else [float(share) for share in self.curve]
+
+    def milestones(self, shares: Sequence[float]) -> list[tuple[float, float]]:
+        """Return the age in seconds at which each of some shares of the labels has come, with the share."""
+        if self.curve is None:
+            return []
+        places = [int(np.argmax(self.curve >= share)) for share in shares]
+        return [(float(DELAY_AGES[place]), share) for place, share in zip(places, shares, strict=True)]
 
     def maturity(self, age_s: float, labelled: int, rows: int) -> Maturity:
         """Return how far the labels of one window have come.

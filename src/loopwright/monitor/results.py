@@ -187,6 +187,17 @@ class Results:
             )
             return _judged(row), [_signal(one) for one in found]
 
+    def checks(self, deployment: str, since: datetime) -> set[str]:
+        """Return the names of the checks that said something of a window that was judged since a moment."""
+        query = (
+            sa.select(_signals.c.checked)
+            .join(_windows, _windows.c.id == _signals.c.window)
+            .where((_windows.c.deployment == deployment) & (_windows.c.judged >= since))
+            .distinct()
+        )
+        with self._ledger.reading() as connection:
+            return set(connection.execute(query).scalars())
+
     def prune(self, before: datetime) -> int:
         """Delete the windows that ended before a moment, with their signals, and return how many."""
         limit = micros(before)

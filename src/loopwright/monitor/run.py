@@ -29,7 +29,7 @@ SLACK = timedelta(seconds=0.5)
 MOST_IMMATURE = 20
 #: The time between two looks at such a window: a part of its length, and of its age when that is longer.
 PARTS, PARTS_OF_AGE = 20, 10
-SOONEST, LATEST = timedelta(seconds=0.5), timedelta(minutes=5)
+SOONEST, LATEST = timedelta(seconds=0.5), timedelta(hours=1)
 #: After a turn that failed.
 AGAIN = timedelta(seconds=5)
 #: What was found is kept so long, or as long as the log where that keeps predictions longer.

@@ -5,7 +5,12 @@ seal them to Parquet; readers query both with DuckDB (`PredictionStore`). Writer
 other. Not for aggregates: those belong to monitors.
 """
 
+import sys
+from types import ModuleType
+from typing import Any
+
 from loopwright.predictions.columns import rows_of
+from loopwright.predictions.extents import Extent
 from loopwright.predictions.ids import HOLDOUT_DIGITS, Ids
 from loopwright.predictions.label_history import DELAY_AGES, GivenLabel, LabelSummary
 from loopwright.predictions.labels import LabelLog
@@ -19,6 +24,7 @@ from loopwright.predictions.upkeep import Upkeep, maintain, repair
 __all__ = [
     "DELAY_AGES",
     "HOLDOUT_DIGITS",
+    "Extent",
     "GivenLabel",
     "Ids",
     "LabelLog",
@@ -35,3 +41,15 @@ __all__ = [
     "seal_orphans",
     "table_schema",
 ]
+
+
+class _Callable(ModuleType):
+    """The package, which can be called as well: ``lw.predictions(...)`` is `frames.predictions`."""
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        from loopwright.predictions.frames import predictions
+
+        return predictions(*args, **keywords)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -30,6 +30,8 @@ HOLDOUT_DIGITS = "0123"
 KEY_BYTES = 32
 _HEX = frozenset("0123456789abcdef")
 _UNIQUE = 1 << 48
+#: 2000 and 2100 in milliseconds since 1970: a derived id, which has no time, is seldom between them.
+_FIRST_MS, _LAST_MS = 946_684_800_000, 4_102_444_800_000
 _TIME = (1 << 48) - 1
 
 
@@ -128,6 +130,12 @@ class Ids:
     def time_us(prediction_id: str) -> int:
         """Return when an id from `new` was issued, in microseconds since 1970 UTC, cut to the millisecond."""
         return int(prediction_id[:12], 16) * 1000
+
+    @staticmethod
+    def issued(prediction_id: str) -> bool:
+        """Whether this has the form of an id, and the time it begins with is one of this century."""
+        known = len(prediction_id) == 32 and _HEX.issuperset(prediction_id)
+        return known and _FIRST_MS <= int(prediction_id[:12], 16) < _LAST_MS
 
     def _hash(self, start: str) -> bytes:
         mac = self._mac.copy()

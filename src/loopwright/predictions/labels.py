@@ -20,14 +20,22 @@ import pyarrow as pa
 
 from loopwright.config import Project
 from loopwright.errors import InvalidInput
-from loopwright.predictions import columns
-from loopwright.predictions.files import LogFolder, now_us
+from loopwright.predictions import columns, files
+from loopwright.predictions.files import now_us
 from loopwright.predictions.privacy import entity_hash
 from loopwright.predictions.rolling import Durability, RollingLog
 from loopwright.predictions.schema import TIME
 from loopwright.records import Label, Scalar
 
-__all__ = ["ENTITY_LABELS", "FUTURE", "LABELS", "LabelLog", "by_entity"]
+__all__ = [
+    "ENTITY_LABELS",
+    "FUTURE",
+    "LABELS",
+    "LONGEST_WITHIN_S",
+    "LabelLog",
+    "micros",
+    "written",
+]
 
 _VALUE = [
     ("number", pa.float64()),
@@ -45,7 +53,8 @@ ENTITY_LABELS = pa.schema(
 )
 #: How far in the future the time of a label may lie: clocks disagree, and a day may be meant in local time.
 FUTURE = timedelta(days=1)
-_LONGEST_WITHIN_S = 3650 * 86400.0
+#: The longest time between a prediction and the label by entity that is its: 20 years.
+LONGEST_WITHIN_S = 7305 * 86400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -87,13 +96,13 @@ class LabelLog:
         self._by_id, self._by_entity = (
             RollingLog(
                 project,
-                LogFolder(root),
+                folder,
                 durability=durability,
                 seal_rows=seal_rows,
                 seal_bytes=seal_bytes,
                 seal_after_s=seal_after_s,
             )
-            for root in (project.labels, by_entity(project))
+            for folder in (files.labels(project), files.labels(project, by_entity=True))
         )
 
     def append(
@@ -121,7 +130,7 @@ class LabelLog:
         if not labels:
             return
         values = [self._value(label) for label in labels]
-        first = _arrival.take(len(labels)) if received is None else _micros(received)
+        first = _arrival.take(len(labels)) if received is None else micros(received)
         mine = [place for place, label in enumerate(labels) if label.prediction_id]
         others = [place for place, label in enumerate(labels) if not label.prediction_id]
         if mine:
@@ -152,6 +161,17 @@ class LabelLog:
         self._value(label)
         if not label.prediction_id:
             self._entity(label)
+
+    def entity_of(self, label: Label) -> str:
+        """Return the entity of a label as the log has it: where the deployment hashes entities, its hash.
+
+        Raises
+        ------
+        InvalidInput, NotFound
+            The label names no entity of a deployment, see `check`.
+        """
+        self._value(label)
+        return self._entity(label)
 
     def maintain(self) -> None:
         """Seal what is full or old enough; call it about once a second. Raises `Unavailable` on a full disk."""
@@ -188,7 +208,7 @@ class LabelLog:
         source: str | None,
     ) -> None:
         numbers = np.array([math.nan if (n := values[place][0]) is None else n for place in places])
-        at = np.array([_micros(labels[place].at) for place in places], np.int64)
+        at = np.array([micros(labels[place].at) for place in places], np.int64)
         arrays = [
             *whose,
             columns.numbers(numbers, pa.float64(), np.isnan(numbers)),
@@ -201,12 +221,8 @@ class LabelLog:
         log.append(kind, schema, batch.serialize(), len(places))
 
 
-def by_entity(project: Project) -> Any:
-    """Return the root of the labels that name an entity and a moment."""
-    return project.labels.with_name("labels-by-entity")
-
-
-def _micros(moment: datetime) -> int:
+def micros(moment: datetime) -> int:
+    """Return a moment in microseconds since 1970 UTC."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
@@ -236,10 +252,10 @@ def _check_place(label: Label) -> None:
             f"The label {label.actual!r} has {' and '.join(given) or 'no prediction_id and no entity'}.",
             valid="It names its prediction by prediction_id, or by deployment, entity and at.",
         )
-    if not 0 < label.within_s <= _LONGEST_WITHIN_S:
+    if not 0 < label.within_s <= LONGEST_WITHIN_S:
         raise InvalidInput(
             f"The label of {_who(label)} is within {label.within_s:g} s of its prediction.",
-            valid="It is above 0 and at most ten years.",
+            valid="It is above 0 and at most 20 years.",
             field="within",
         )
 

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from loopwright.ledger import Ledger
 from loopwright.predictions import files
 from loopwright.predictions.compaction import Counted, in_list, locked, mergeable, rewrite
 from loopwright.predictions.files import LogFolder, Segment
+from loopwright.predictions.ids import Ids
 from loopwright.predictions.privacy import secret_of, stored_hash
 from loopwright.predictions.schema import INPUT
 from loopwright.predictions.seal import wish
 from loopwright.predictions.shelves import NamedShelf
 from loopwright.records import now
 
-__all__ = ["Forgotten", "digest_of", "expire", "forget", "go_on_forgetting"]
+__all__ = ["Forgotten", "digest_of", "expire", "forget", "go_on_forgetting", "what_became"]
 
 EXPIRED, FORGOTTEN = "predictions.expired", "predictions.forgotten"
 #: With a store that other machines write to, a request stays open so long for tails that only they know of.
@@ -33,6 +34,7 @@ _OTHERS = timedelta(hours=2)
 #: So many ids are named, by their hashes, in the event, for who asks later what became of one.
 _MOST_IDS = 10_000
 _PAUSE_S = 0.5
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def expire(project: Project, ledger: Ledger, at: datetime) -> int:
@@ -46,7 +48,7 @@ def expire(project: Project, ledger: Ledger, at: datetime) -> int:
     for folder in files.logs(project):
         name = files.log_name(project, folder.root)
         keep = keeps.get(name, keeps[""])
-        if keep is None or not folder.root.is_dir():
+        if keep is None or (not folder.root.is_dir() and folder.placed is None):
             continue
         before = at - keep
         with locked(folder) as mine:
@@ -174,15 +176,34 @@ def go_on_forgetting(project: Project, ledger: Ledger) -> None:
         _finish(project, ledger, path, request, pending)
 
 
+def what_became(project: Project, prediction_id: str) -> str:
+    """Return a sentence about an id that is not in the log, where it is known what became of it; empty otherwise."""
+    ledger = Ledger.open(project)
+    try:
+        for event in reversed(ledger.events(FORGOTTEN, newest=True)):
+            if digest_of(project, prediction_id) in event.payload.get("ids", ()):
+                return f"It was deleted on request on {event.at:%Y-%m-%d %H:%M} UTC."
+        expired = ledger.last(EXPIRED)
+    finally:
+        ledger.close()
+    made_us = Ids.time_us(prediction_id) if Ids.issued(prediction_id) else None
+    if expired and made_us is not None:
+        before = datetime.fromisoformat(expired.payload["before"])
+        if _EPOCH + timedelta(microseconds=made_us) < before:
+            return f"Predictions made before {before:%Y-%m-%d %H:%M} UTC were deleted, as [log] keep says."
+    return ""
+
+
 def _finish(project: Project, ledger: Ledger, path: Path, request: _Request, pending: int) -> Forgotten:
     damaged = sum(folder.shelf.damaged() for folder in files.logs(project))
     others = bool(project.config.log.store) and now() - request.asked < _OTHERS
     if not pending and not others:
+        ids = sorted({*request.ids, *filter(None, [request.prediction_id])})
         facts: dict[str, Any] = {
             "what": "entity" if request.entity else "prediction",
             "hash": path.name,
             "segments": request.segments,
-            "ids": [digest_of(project, one) for one in request.ids[:_MOST_IDS]],
+            "ids": [digest_of(project, one) for one in ids[:_MOST_IDS]],
         }
         ledger.append(FORGOTTEN, facts["what"], facts | request.rows)
         path.unlink(missing_ok=True)
@@ -190,7 +211,7 @@ def _finish(project: Project, ledger: Ledger, path: Path, request: _Request, pen
     return Forgotten(
         rows.get("predictions", 0),
         rows.get("shadows", 0),
-        rows.get("labels", 0),
+        rows.get("labels", 0) + rows.get("labels-by-entity", 0),
         request.segments,
         pending,
         damaged,
@@ -204,7 +225,7 @@ def _pass(project: Project, ledger: Ledger, request: _Request) -> int:
     pending = 0
     for folder in files.logs(project):
         name = files.log_name(project, folder.root)
-        if not folder.root.is_dir():
+        if not folder.root.is_dir() and folder.placed is None:
             continue
         tails = {tail.stem for tail in folder.tails()}
         pending += len(tails.intersection(request.open.get(name, ())))
@@ -270,17 +291,15 @@ def _hits(segment: Segment, where: str) -> tuple[list[str], int]:
     path = str(segment.path).replace("'", "''")
     with duckdb.connect(":memory:", config={"threads": 1}) as connection:
         found = connection.execute(
-            f"select prediction_id from read_parquet('{path}', hive_partitioning = false) where {where}"
-            if _has_ids(segment)
-            else f"select null from read_parquet('{path}', hive_partitioning = false) where {where}"
+            f"select {_ids_of(segment)} from read_parquet('{path}', hive_partitioning = false) where {where}"
         ).fetchall()
     return sorted({one for (one,) in found if one}), len(found)
 
 
-def _has_ids(segment: Segment) -> bool:
+def _ids_of(segment: Segment) -> str:
     from pyarrow.parquet import read_schema
 
-    return "prediction_id" in read_schema(segment.path).names
+    return "prediction_id" if "prediction_id" in read_schema(segment.path).names else "null"
 
 
 @contextlib.contextmanager

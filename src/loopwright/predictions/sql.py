@@ -6,44 +6,36 @@ network, extensions and changes of its settings are shut off before a caller's S
 
 from __future__ import annotations
 
-import contextlib
 import re
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import wraps
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Self
 
 import pyarrow as pa
 
-from loopwright.errors import Damaged, InvalidInput, LoopwrightError, listing
-from loopwright.predictions import columns, label_join
-from loopwright.predictions.files import LogFolder, Look, Segment, Shelf
+from loopwright.errors import InvalidInput, listing
+from loopwright.predictions import label_join
+from loopwright.predictions.files import Segment
 from loopwright.predictions.labels import ENTITY_LABELS, LABELS
-from loopwright.predictions.quarantine import mend
 from loopwright.predictions.schema import BASE
-from loopwright.predictions.tail import read_batches
+from loopwright.predictions.snapshots import Snapshot, Unreadable
 
 __all__ = [
     "LABEL_SLACK_US",
     "EntityLabels",
     "Selection",
-    "Snapshot",
-    "Unreadable",
     "View",
     "asks_shadows",
-    "read_snapshot",
-    "steady",
     "text",
 ]
 
 #: Labels cannot arrive before their prediction; this much is allowed for clocks that disagree.
 LABEL_SLACK_US = 24 * 3600 * 1_000_000
-#: How often the log is looked at anew where files are gone that were just there.
-_TRIES = 4
 _LAST = ("prediction", "probability")
 #: What DuckDB says of a file can name it, and a path is long.
 _LONG = 1000
@@ -61,26 +53,6 @@ _AT = re.compile(
 def _quote_at(query: str) -> str:
     """Quote the column `at` in a caller's SQL: DuckDB reserves the word for time travel, which the log has not."""
     return _AT.sub(lambda found: f'"{found[0]}"' if found[0].lower() == "at" else found[0], query)
-
-
-_Given = ParamSpec("_Given")
-_Result = TypeVar("_Result")
-
-
-def steady(work: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
-    """Do the work of a reader again where the files it had listed were replaced meanwhile, or damaged ones set aside."""
-
-    @wraps(work)
-    def again(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
-        for _ in range(_TRIES - 1):
-            try:
-                return work(*args, **kwargs)
-            except Unreadable as error:
-                if not error.mended():
-                    raise error.otherwise from error.__cause__
-        return work(*args, **kwargs)
-
-    return again
 
 
 def asks_shadows(query: str) -> bool:
@@ -124,53 +96,6 @@ class Selection:
         return " and ".join(parts)
 
 
-@dataclass(slots=True)
-class Snapshot:
-    """The rows of one or more logs at one moment: sealed segments, and tables read from open tails.
-
-    `homes` says on which shelf each segment's file is.
-    """
-
-    segments: list[Segment] = field(default_factory=list)
-    tables: list[Any] = field(default_factory=list)
-    homes: dict[Path, Shelf] = field(default_factory=dict)
-
-    def bounds(self) -> tuple[int | None, int | None]:
-        """Return the span [since, until) of microseconds that all rows lie in; None where that is not known."""
-        found = [(segment.first_us, segment.last_us) for segment in self.segments]
-        for table in self.tables:
-            times = [columns.values_of(chunk, "int64") for chunk in table.column("at").chunks if len(chunk)]
-            found += [(int(part.min()), int(part.max())) for part in times]
-        if not found:
-            return None, None
-        return min(first for first, _ in found), max(last for _, last in found) + 1
-
-
-class Unreadable(Damaged):
-    """Files of a snapshot could not be read: they are gone by now, or damaged."""
-
-    def __init__(
-        self, words: str, snapshots: Sequence[Snapshot], otherwise: LoopwrightError | None = None
-    ) -> None:
-        super().__init__(
-            f"The prediction log cannot be read: {words}",
-            hint="loopwright prediction repair",
-        )
-        self._snapshots = snapshots
-        #: What is wrong when nothing is wrong with the files.
-        self.otherwise = otherwise or self
-
-    def mended(self) -> bool:
-        """Whether it is worth looking again: files were replaced meanwhile, or damaged ones are set aside by now."""
-        found = [
-            (one.homes[segment.path], segment)
-            for one in self._snapshots
-            for segment in one.segments
-            if segment.path in one.homes
-        ]
-        return mend(found, self.fact)
-
-
 @dataclass(frozen=True, slots=True)
 class EntityLabels:
     """Labels that name an entity and a moment, and where to look for their predictions.
@@ -180,68 +105,6 @@ class EntityLabels:
 
     labels: Snapshot
     rows: Callable[[int | None, int | None], Snapshot]
-
-
-def read_snapshot(
-    folders: list[LogFolder], since_us: int | None = None, until_us: int | None = None
-) -> Snapshot:
-    """Return what is in some logs now: every row that was acknowledged before the call, each once.
-
-    The order matters while writers seal: tails are read first and segments listed afterwards, so a tail that vanished
-    in between is found as a segment, and one that was read is left out when it was sealed by now. Segments outside
-    [since, until) are left out; one is kept for its columns when nothing else is left.
-
-    Raises
-    ------
-    Unavailable
-        Segments are in a store that does not answer, and there are no copies of them on this machine.
-    """
-    snapshot = Snapshot()
-    outside: tuple[Segment, Shelf] | None = None
-    for folder in folders:
-        shelf = folder.shelf
-        batches, look = _look(folder, shelf, since_us, until_us)
-        snapshot.tables += _tables(batches)
-        snapshot.segments += look.segments
-        snapshot.homes |= dict.fromkeys((segment.path for segment in look.segments), shelf)
-        if look.outside:
-            outside = look.outside, shelf
-    if outside and not snapshot.segments and not snapshot.tables:
-        outside[1].fetch([outside[0]])
-        snapshot.segments = [outside[0]]
-        snapshot.homes[outside[0].path] = outside[1]
-    return snapshot
-
-
-def _look(
-    folder: LogFolder, shelf: Shelf, since_us: int | None, until_us: int | None
-) -> tuple[list[Any], Look]:
-    """Return the batches of the open tails and the segments, whose files are on this machine by then."""
-    for tries in range(_TRIES):
-        tails: dict[str, list[Any]] = {}
-        for path in folder.tails():
-            try:
-                tails[path.stem] = list(read_batches(path))
-            except FileNotFoundError:
-                continue
-        look = shelf.look(since_us, until_us, tails)
-        try:
-            shelf.fetch(look.segments)
-        except FileNotFoundError:
-            # It was replaced between the look and the fetch: look again.
-            if tries == _TRIES - 1:
-                raise
-            continue
-        break
-    return [batch for stem, found in tails.items() if stem not in look.sealed for batch in found], look
-
-
-def _tables(batches: list[Any]) -> list[Any]:
-    """Put batches of the same schema together."""
-    found: dict[str, list[Any]] = {}
-    for batch in batches:
-        found.setdefault(batch.schema.to_string(), []).append(batch)
-    return [pa.Table.from_batches(same) for same in found.values()]
 
 
 def _reads(segments: list[Segment]) -> list[str]:
@@ -408,6 +271,24 @@ class View:
         except self._duckdb.Error as error:
             raise self._unreadable(error) from error
 
+    def batches(self, query: str, rows: int = 131_072) -> Iterator[Any]:
+        """Yield the result of one of our own queries as record batches of at most so many rows, one even without rows."""
+        try:
+            reader = self._connection.sql(query).to_arrow_reader(rows)
+            empty = True
+            for batch in reader:
+                empty = False
+                yield batch
+            if empty:
+                arrays = [pa.nulls(0, field.type) for field in reader.schema]
+                yield pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
+        except (self._duckdb.Error, OSError) as error:
+            raise self._unreadable(error) from error
+
+    def relation(self) -> Any:
+        """Return the predictions as a relation, which keeps the connection open as long as it lives."""
+        return self._connection.sql("select * from predictions")
+
     def _unreadable(self, error: Exception) -> Unreadable:
         return Unreadable(_short(str(error), _LONG), self._read)
 
@@ -427,25 +308,12 @@ class View:
                 )
         return None
 
-    def batches(self, query: str, rows: int = 131_072) -> Iterator[Any]:
-        """Yield the result of one of our own queries as record batches, so that it need not fit into memory.
-
-        Raises
-        ------
-        Damaged
-            A segment cannot be read.
-        """
-        try:
-            yield from self._connection.sql(query).to_arrow_reader(rows)
-        except (self._duckdb.Error, pa.ArrowException) as error:
-            raise _damaged(error) from error
-
     def register(self, name: str, table: Any) -> None:
         """Make an Arrow table known to `table` under a name."""
         self._connection.register(name, table)
 
-    def ask(self, query: str, timeout_s: float | None = None) -> Any:
-        """Return the result of a caller's query as an Arrow table.
+    def ask(self, query: str, timeout_s: float | None = None, *, limit_rows: int | None = None) -> Any:
+        """Return the result of a caller's query as an Arrow table, at most `limit_rows` of it.
 
         Parameters
         ----------
@@ -455,18 +323,19 @@ class View:
         Raises
         ------
         InvalidInput
-            It is not one SELECT, DuckDB refuses it, or it took longer.
+            It is not one SELECT, or DuckDB refuses it, or it took longer than `timeout_s` seconds.
         """
         query = _quote_at(query)
         try:
-            with self._interrupted(timeout_s):
-                self._check(query)
-                return self._run(query)
+            self._check(query)
+            with self._limited(timeout_s):
+                return self._run(query, limit_rows)
         except self._duckdb.InterruptException as error:
             raise InvalidInput(
                 f"The query was stopped: it took longer than {timeout_s:g} s.",
-                valid="Select a shorter span or fewer rows.",
+                valid="Ask for a shorter span of time, for fewer columns, or for aggregates instead of rows.",
                 query=query,
+                timeout_s=timeout_s,
             ) from error
         except self._duckdb.Error as error:
             wrong = InvalidInput(
@@ -478,17 +347,9 @@ class View:
                 raise Unreadable(_short(str(error), _LONG), self._read, wrong) from error
             raise wrong from error
 
-    def _of_files(self, error: Exception) -> bool:
-        """Whether what DuckDB says may be about a file and not about the query."""
-        theirs = (self._duckdb.BinderException, self._duckdb.CatalogException, self._duckdb.ParserException)
-        if isinstance(error, theirs):
-            return False
-        plain = type(error) is self._duckdb.Error
-        return plain or isinstance(error, self._duckdb.IOException) or _FILES.search(str(error)) is not None
-
-    @contextlib.contextmanager
-    def _interrupted(self, timeout_s: float | None) -> Iterator[None]:
-        """Interrupt what the connection does when it takes too long."""
+    @contextmanager
+    def _limited(self, timeout_s: float | None) -> Iterator[None]:
+        """Interrupt the connection's query when it takes longer."""
         if timeout_s is None:
             yield
             return
@@ -501,6 +362,14 @@ class View:
             timer.cancel()
             timer.join()
 
+    def _of_files(self, error: Exception) -> bool:
+        """Whether what DuckDB says may be about a file and not about the query."""
+        theirs = (self._duckdb.BinderException, self._duckdb.CatalogException, self._duckdb.ParserException)
+        if isinstance(error, theirs):
+            return False
+        plain = type(error) is self._duckdb.Error
+        return plain or isinstance(error, self._duckdb.IOException) or _FILES.search(str(error)) is not None
+
     def _check(self, query: str) -> None:
         kinds = [statement.type.name for statement in self._connection.extract_statements(query)]
         if kinds != ["SELECT"]:
@@ -510,16 +379,20 @@ class View:
                 query=query,
             )
 
-    def _run(self, query: str) -> Any:
+    def _run(self, query: str, limit_rows: int | None) -> Any:
         try:
-            return self._connection.sql(query).to_arrow_table()
+            return self._result(query, limit_rows)
         except self._duckdb.BinderException as error:
             if "avg(BOOLEAN)" not in str(error):
                 raise
         # avg(actual = prediction) is how people write an accuracy, and DuckDB has no average of booleans. Not defined
         # from the start, because a macro takes no DISTINCT and no FILTER.
         self._execute("create macro avg(x boolean) as mean(x::int), (x) as mean(x)")
-        return self._connection.sql(query).to_arrow_table()
+        return self._result(query, limit_rows)
+
+    def _result(self, query: str, limit_rows: int | None) -> Any:
+        relation = self._connection.sql(query)
+        return (relation if limit_rows is None else relation.limit(limit_rows)).to_arrow_table()
 
 
 def _short(words: str, most: int = 300) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,19 +15,19 @@ from loopwright.errors import InvalidInput, NotFound, listing
 from loopwright.ledger import Ledger
 from loopwright.predictions import columns as arrays
 from loopwright.predictions import files, label_history
+from loopwright.predictions.extents import Extent, extent_of
 from loopwright.predictions.files import LogFolder
 from loopwright.predictions.ids import HOLDOUT_DIGITS, Ids
 from loopwright.predictions.label_history import GivenLabel, LabelSummary
+from loopwright.predictions.retention import what_became
 from loopwright.predictions.schema import INPUT, Layout, table_schema
+from loopwright.predictions.snapshots import Snapshot, read_snapshot, steady
 from loopwright.predictions.sql import (
     LABEL_SLACK_US,
     EntityLabels,
     Selection,
-    Snapshot,
     View,
     asks_shadows,
-    read_snapshot,
-    steady,
     text,
 )
 from loopwright.records import ModelVersion, Prediction
@@ -68,6 +68,7 @@ class PredictionStore:
         model: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        limit_rows: int | None = None,
         timeout_s: float | None = None,
     ) -> Any:
         """Return the result of one SELECT in DuckDB's SQL as a `pyarrow.Table`.
@@ -82,13 +83,15 @@ class PredictionStore:
             Only their predictions.
         since, until
             Only predictions made at or after `since` and before `until`; segments outside are not opened.
+        limit_rows
+            At most so many rows of the result are computed and returned, >= 1.
         timeout_s
-            After so many seconds the query is stopped; > 0. None waits.
+            After so many seconds the query is stopped, > 0.
 
         Raises
         ------
         InvalidInput
-            The text is not one SELECT or does not work; the message names the columns there are. Or it took too long.
+            The text is not one SELECT or does not work, and the message names the columns there are; or it took too long.
         NotFound
             There is no such deployment.
 
@@ -103,7 +106,7 @@ class PredictionStore:
             store.query("select avg(p.prediction = s.prediction) from predictions p join shadows s using (prediction_id)")
         """
         with self._view(deployment, model, since, until, beside=asks_shadows(sql)) as view:
-            return view.ask(sql, timeout_s)
+            return view.ask(sql, timeout_s, limit_rows=limit_rows)
 
     def view(
         self,
@@ -179,6 +182,40 @@ class PredictionStore:
             )
 
     @steady
+    def columns(self, *, shadows: bool = False, **which: Any) -> dict[str, str]:
+        """Return the columns of predictions with their DuckDB types; parameters as for `table`."""
+        with self._view(**_selected(which), shadows=shadows, labels=False) as view:
+            return view.columns()
+
+    def batches(
+        self, *, columns: Sequence[str] | None = None, shadows: bool = False, rows: int = 65_536, **which: Any
+    ) -> Iterator[Any]:
+        """Yield predictions as Arrow record batches of at most `rows` rows, oldest first, the first of them maybe empty.
+
+        Parameters as for `table`. Memory stays the same however many there are.
+
+        Raises
+        ------
+        Unreadable
+            Segments were replaced meanwhile; start again.
+        """
+        with self._view(**_selected(which), shadows=shadows) as view:
+            names = list(view.columns())
+            wanted = ", ".join(_quoted(name) for name in (_known(columns, names) if columns else names))
+            yield from view.batches(f'select {wanted} from predictions order by "at", prediction_id', rows)
+
+    def relation(self, *, shadows: bool = False, **which: Any) -> Any:
+        """Return predictions as a DuckDB relation on a connection of its own, which can read nothing else.
+
+        Parameters as for `table`. Its rows are those of the moment of the call.
+        """
+        return self._view(**_selected(which), shadows=shadows).relation()
+
+    def known(self, deployment: str) -> None:
+        """Raise `NotFound` where there is no such deployment."""
+        self._folders(deployment)
+
+    @steady
     def find(self, prediction_id: str) -> Prediction:
         """Return one prediction with its inputs and its label.
 
@@ -191,6 +228,7 @@ class PredictionStore:
         if found is None:
             raise NotFound(
                 f"There is no prediction {prediction_id[:64]!r} in the log.",
+                valid=what_became(self._project, prediction_id),
                 hint="loopwright prediction list",
                 prediction_id=prediction_id[:64],
             )
@@ -218,6 +256,16 @@ class PredictionStore:
         with self._view(deployment, None, since, None, labels=labelled, shadows=shadows) as view:
             what = "count(actual)" if labelled else "count(*)"
             return int(view.table(f"select {what} from predictions").column(0)[0].as_py())
+
+    def extent(self, deployment: str | None = None, *, shadows: bool = False) -> Extent:
+        """Return how many predictions there are, from when to when, in how many files; no segment is opened for it.
+
+        Raises
+        ------
+        NotFound
+            There is no such deployment.
+        """
+        return extent_of(self._folders(deployment, shadows))
 
     @steady
     def logged(self, prediction_ids: Sequence[str], *, deployment: str | None = None) -> set[str]:
@@ -454,6 +502,11 @@ def _micros(moment: datetime | None, name: str) -> int | None:
 
 def _moment(us: int) -> datetime:
     return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=us)
+
+
+def _selected(which: dict[str, Any]) -> dict[str, Any]:
+    """Return which predictions are meant, as `_view` takes it."""
+    return {name: which.get(name) for name in ("deployment", "model", "since", "until")}
 
 
 def _quoted(name: str) -> str:

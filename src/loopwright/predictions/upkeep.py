@@ -20,6 +20,7 @@ from loopwright.predictions.catalogue import Catalogue, Entry
 from loopwright.predictions.compaction import FEW, FULL_ROWS, Counted, compact, locked
 from loopwright.predictions.files import LogFolder, Segment
 from loopwright.predictions.quarantine import set_aside
+from loopwright.predictions.retention import expire, go_on_forgetting
 from loopwright.predictions.seal import removed_leftovers, seal_orphans
 from loopwright.predictions.shelves import CataloguedShelf, NamedShelf
 from loopwright.records import now
@@ -91,8 +92,12 @@ def maintain(
     done = Upkeep()
     with done.trying("sealing"):
         done.sealed = seal_orphans(project)
+    with done.trying("retention"):
+        done.expired = expire(project, ledger, now())
     for folder in files.logs(project):
         name = files.log_name(project, folder.root)
+        if not folder.root.is_dir() and folder.placed is None:
+            continue
         with done.trying(name):
             merged = compact(folder, few=few, most_rows=most_rows, counted=counted_of(ledger, name))
             done.made += len(merged)
@@ -101,6 +106,8 @@ def maintain(
             if mine:
                 done.deleted += folder.shelf.settle(grace_s)
                 done.catalogued += agree(ledger, folder, name)
+    with done.trying("requests to forget"):
+        go_on_forgetting(project, ledger)
     with done.trying("the catalogue"):
         Catalogue(ledger).forget_old(MEMORY)
     return done

@@ -13,6 +13,7 @@ import time
 
 from loopwright import monitor, parts
 from loopwright.config import FILE, Project
+from loopwright.deploy.labels import LabelSources
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.monitor import alerting, live
@@ -116,6 +117,7 @@ def main() -> None:
         threading.Thread(target=work.run, name=name)
         for name, work in (
             ("following", Following(project, controller.ledger, ended)),
+            ("labels", LabelSources(project, controller.ledger, ended)),
             ("upkeep", Upkeep(project, controller.ledger, ended)),
         )
     ]

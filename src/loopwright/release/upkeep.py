@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 
-from loopwright import predictions
 from loopwright.config import Project
 from loopwright.ledger import Ledger
 from loopwright.monitor import live
+from loopwright.predictions import maintain
 from loopwright.records import now
 
 __all__ = ["Upkeep"]
@@ -43,7 +43,7 @@ class Upkeep:
                 log.exception("upkeep of %s failed; trying again", name)
 
     def _log(self) -> None:
-        predictions.maintain(self.project, self.ledger)
+        maintain(self.project, self.ledger)
 
     def _blocks(self) -> None:
         live.roll_up(self.project, self.ledger, now())

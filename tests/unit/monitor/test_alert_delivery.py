@@ -230,6 +230,23 @@ def test_a_sender_thread_sends_by_itself_and_stops(tmp_path: Path, ledger: Ledge
         assert got.titles == ["[critical] digits-api: accuracy 0.71, limit 0.85"]
 
 
+def test_a_wrong_address_is_said_when_it_is_configured(
+    tmp_path: Path, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in the night in which it is needed; once, without its secret."""
+    wrong = told_project(tmp_path, to=(f"slck://{SECRET}", "json://${NOT_SET}"), checks=("perfomance",))
+    telling = Telling(ledger, wrong)
+    telling.sender.start()
+    assert within(5, lambda: len(caplog.messages) >= 3)
+    time.sleep(1.2)
+    telling.sender.stop()
+    said = "\n".join(caplog.messages)
+    assert len(caplog.messages) == 3
+    for words in ("Did you mean slack://?", "needs ${NOT_SET}", "Did you mean 'performance'?"):
+        assert words in said
+    assert SECRET not in said
+
+
 def test_a_test_message_goes_to_each_address_and_says_what_became_of_it(tmp_path: Path) -> None:
     """One that works, one that refuses, one that cannot be reached, one that is none."""
     with webhook() as got, webhook() as refusing:

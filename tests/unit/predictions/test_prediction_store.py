@@ -22,7 +22,7 @@ from loopwright.predictions import (
     rows_of,
 )
 from loopwright.predictions.shelves import NamedShelf
-from loopwright.predictions.sql import read_snapshot
+from loopwright.predictions.snapshots import read_snapshot
 from loopwright.records import Column, Label, ModelVersion, Signature, Task
 
 START = datetime(2026, 9, 21, 12, tzinfo=UTC)

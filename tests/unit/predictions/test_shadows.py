@@ -113,8 +113,8 @@ def test_without_a_shadow_the_view_is_empty_and_typed(project: Project) -> None:
     write(project, rows(project, 3))
     assert store.query(query).to_pylist() == [{"a": None, "n": 0}]
     assert store.query(query, deployment="quiet").to_pylist() == [{"a": None, "n": 0}]
-    last = ["prediction", "probability", "actual", "labelled_at"]
-    assert store.table(shadows=True).schema.names[-4:] == last
+    last = ["prediction", "probability", "actual", "labelled_at", "actual_at"]
+    assert store.table(shadows=True).schema.names[-5:] == last
     with pytest.raises(InvalidInput, match="Views: predictions, shadows, labels"):
         store.query("create table t as select * from shadows")
     with pytest.raises(NotFound):

@@ -73,7 +73,7 @@ def test_upkeep_that_fails_is_logged_and_goes_on(
     def fail(*_: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("loopwright.predictions.maintain", fail)
+    monkeypatch.setattr("loopwright.release.upkeep.maintain", fail)
     monkeypatch.setattr("loopwright.monitor.live.roll_up", lambda *_: rolled.append(1))
     Upkeep(project, controller.ledger, threading.Event()).turn()
     assert rolled == [1]

@@ -9,6 +9,7 @@ from four_modes import wine, wine_version
 from loopwright.config import Project
 from loopwright.deploy.base import publish
 from loopwright.ledger import Ledger
+from loopwright.monitor.results import Results
 from loopwright.monitor.run import tick
 from loopwright.predictions import Ids, LabelLog, PredictionLog, Predictions, PredictionStore
 from loopwright.predictions.privacy import Privacy, secret_of
@@ -88,14 +89,10 @@ def test_a_field_that_is_not_logged_is_no_drift_and_no_ground_for_a_gate(project
     store = PredictionStore(project)
     assert store.table()["input_hue"].null_count == len(TABLE)
     tick(project, ledger, store, start + timedelta(hours=1, minutes=1))
-    [window] = [
-        event.payload["signals"]
-        for event in ledger.events("monitor.window", API)
-        if event.payload["phase"] == "inputs" and event.payload["signals"]
-    ]
-    assert len(window) == 12
-    assert "hue" not in {signal["subject"] for signal in window}
-    assert not any(signal["fired"] for signal in window)
+    found = Results(ledger).signals(API, check="drift")
+    assert len(found) == 12
+    assert "hue" not in {signal.subject for signal in Results(ledger).signals(API)}
+    assert not any(signal.fired for signal in found)
 
     began = now()
     release = Release(

@@ -351,9 +351,11 @@ class App:
         body = await wire.read_body(receive, headers, self.limit, self.body_s)
         loop = asyncio.get_running_loop()
         if len(body) >= LARGE_BODY:
-            found = await loop.run_in_executor(self._executor, label_bodies.decode, body, self._ids)
+            found = await loop.run_in_executor(
+                self._executor, label_bodies.decode, body, self._ids, self._labels
+            )
         else:
-            found = label_bodies.decode(body, self._ids)
+            found = label_bodies.decode(body, self._ids, self._labels)
         if self._synced or len(found) > LOOP_ROWS:
             await loop.run_in_executor(self._executor, self._labels.append, found)
         else:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -15,13 +15,13 @@ import httpx
 
 from loopwright.config import Project
 from loopwright.deploy.online import client_core as core
-from loopwright.errors import LoopwrightError
-from loopwright.records import Label, Scalar
+from loopwright.errors import InvalidInput, LoopwrightError
+from loopwright.records import Label, Scalar, now
 
 if TYPE_CHECKING:
     from loopwright.predictions import LabelLog
 
-__all__ = ["Client", "label"]
+__all__ = ["Client", "label", "labels"]
 
 T = TypeVar("T")
 
@@ -127,13 +127,26 @@ class Client:
             )
         )
 
-    def label(self, prediction_id: str, actual: Scalar) -> None:
-        """Hand in what turned out to be true for one prediction."""
-        self._run(core.labelling({"prediction_id": prediction_id, "actual": actual}))
+    def label(
+        self,
+        prediction_id: str = "",
+        actual: Scalar | None = None,
+        *,
+        deployment: str = "",
+        entity: str = "",
+        at: datetime | None = None,
+        within: timedelta | str | None = None,
+    ) -> None:
+        """Hand in what turned out to be true for one prediction; parameters as for `loopwright.label`."""
+        body = core.label_body(prediction_id, actual, deployment, entity, at, within)
+        self._run(core.labelling(body))
 
-    def labels(self, pairs: Sequence[tuple[str, Scalar]]) -> int:
-        """Hand in many labels at once, all or none; return how many were accepted."""
-        body = core.pairs(pairs)
+    def labels(self, labels: core.Labels) -> int:
+        """Hand in many labels at once, all or none; return how many were accepted.
+
+        Each is a pair of a prediction id and what was true, or a `loopwright.Label`, which can name an entity instead.
+        """
+        body = core.pairs(labels)
         return self._run(core.labelling(body)) if body else 0
 
     def deployments(self) -> list[dict[str, Any]]:
@@ -166,8 +179,20 @@ _lock = threading.Lock()
 _logs: dict[tuple[int, Path], LabelLog] = {}
 
 
-def label(prediction_id: str, actual: Scalar, *, project: Project | None = None) -> None:
+def label(
+    prediction_id: str = "",
+    actual: Scalar | None = None,
+    *,
+    deployment: str = "",
+    entity: str = "",
+    at: datetime | None = None,
+    within: timedelta | str | None = None,
+    project: Project | None = None,
+) -> None:
     """Hand in the ground truth of one prediction, without a server: it is appended to the project's label log.
+
+    It is named by its id; or by `deployment`, `entity` and `at`, and is then the entity's last prediction at or before
+    that moment, where that is no older than `within`.
 
     Parameters
     ----------
@@ -175,25 +200,54 @@ def label(prediction_id: str, actual: Scalar, *, project: Project | None = None)
         The id that came with the prediction.
     actual
         What turned out to be true: a class label or a finite number. A later label corrects an earlier one.
+    deployment, entity
+        Whose prediction it is of, where its id is not known.
+    at
+        When it was true, with a time zone; by default now.
+    within
+        How much older the prediction may be, such as ``"2h"``; by default a day.
     project
         By default the project of the current folder.
 
     Raises
     ------
     NotFound
-        The project never gave out this id.
+        The project never gave out this id, or has no such deployment.
     InvalidInput
-        The label is no finite number, text or boolean.
+        The label is no finite number, text or boolean, or names no prediction; the time has no zone or is to come.
     Unavailable
         The disk does not take it.
+
+    Examples
+    --------
+    >>> import loopwright as lw
+    >>> lw.label("0192f3a4...", 7)  # doctest: +SKIP
+    >>> lw.label(actual=7, deployment="demand-api", entity="shop-12", at=closing_time)  # doctest: +SKIP
+    """
+    if actual is None:
+        raise InvalidInput("The label None cannot be used.", valid="actual=: a number, text or boolean.")
+    spans = {} if within is None else {"within_s": core.seconds(within)}
+    labels([Label(prediction_id, actual, at or now(), deployment, entity, **spans)], project=project)
+
+
+def labels(labels: core.Labels, *, project: Project | None = None) -> int:
+    """Hand in many labels without a server, all of them or none, and return how many; see `label`.
+
+    Each is a pair of a prediction id and what was true, or a `loopwright.Label`, which can name an entity instead.
     """
     from loopwright.predictions import Ids
 
     project = project or Project.find()
-    Ids.open(project).check(prediction_id)
+    ids = Ids.open(project)
+    given = [one if isinstance(one, Label) else Label(*one) for one in labels]
     log = _log(project)
-    log.append([Label(prediction_id, actual)])
+    for one in given:
+        if one.prediction_id:
+            ids.check(one.prediction_id)
+        log.check(one)
+    log.append(given)
     log.maintain()
+    return len(given)
 
 
 def _log(project: Project) -> LabelLog:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -69,13 +69,23 @@ class AsyncClient:
             return await self._run(await asyncio.to_thread(core.predicting, deployment, rows, **given))
         return await self._run(core.predicting(deployment, rows, **given))
 
-    async def label(self, prediction_id: str, actual: Scalar) -> None:
-        """Hand in what turned out to be true for one prediction."""
-        await self._run(core.labelling({"prediction_id": prediction_id, "actual": actual}))
+    async def label(
+        self,
+        prediction_id: str = "",
+        actual: Scalar | None = None,
+        *,
+        deployment: str = "",
+        entity: str = "",
+        at: datetime | None = None,
+        within: timedelta | str | None = None,
+    ) -> None:
+        """Hand in what turned out to be true for one prediction; parameters as for `loopwright.label`."""
+        body = core.label_body(prediction_id, actual, deployment, entity, at, within)
+        await self._run(core.labelling(body))
 
-    async def labels(self, pairs: Sequence[tuple[str, Scalar]]) -> int:
-        """Hand in many labels at once, all or none; return how many were accepted."""
-        body = core.pairs(pairs)
+    async def labels(self, labels: core.Labels) -> int:
+        """Hand in many labels at once, all or none; return how many were accepted; see `Client.labels`."""
+        body = core.pairs(labels)
         return await self._run(core.labelling(body)) if body else 0
 
     async def deployments(self) -> list[dict[str, Any]]:

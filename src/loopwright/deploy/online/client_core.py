@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -15,17 +16,19 @@ import msgspec
 import numpy as np
 
 from loopwright import errors, parts
-from loopwright.config import Project
+from loopwright.config import Project, parse_duration
 from loopwright.errors import Denied, InvalidInput, LoopwrightError, Unavailable
-from loopwright.records import Scalar
+from loopwright.records import Label, Scalar
 
 __all__ = [
     "ARROW_ROWS",
     "KEY_VARIABLE",
     "Call",
+    "Labels",
     "Settings",
     "Tries",
     "is_table",
+    "label_body",
     "labelling",
     "listing",
     "pairs",
@@ -33,6 +36,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+#: Many labels: pairs of a prediction id and what was true, or records, which can name an entity instead.
+Labels = Sequence[tuple[str, Scalar] | Label]
 
 #: The environment variable that holds the key of a caller.
 KEY_VARIABLE = "LOOPWRIGHT_API_KEY"
@@ -205,9 +210,47 @@ def labelling(body: Any) -> Call[int]:
     return Call("POST", "/labels", lambda found: int(found["accepted"]), _json(body), headers)
 
 
-def pairs(labels: Sequence[tuple[str, Scalar]]) -> list[dict[str, Any]]:
+def label_body(
+    prediction_id: str,
+    actual: Scalar | None,
+    deployment: str,
+    entity: str,
+    at: datetime | None,
+    within: timedelta | str | None,
+) -> dict[str, Any]:
+    """Return one label as the server takes it; what is not given is left out."""
+    if actual is None:
+        raise InvalidInput("The label has no value.", valid="actual=: a number, text or boolean.")
+    made: dict[str, Any] = {"prediction_id": prediction_id} if prediction_id else {}
+    made |= {"actual": actual}
+    made |= {"deployment": deployment} if deployment else {}
+    made |= {"entity": entity} if entity else {}
+    made |= {"at": at.isoformat()} if at is not None else {}
+    if within is not None:
+        made["within"] = seconds(within)
+    return made
+
+
+def seconds(within: timedelta | str) -> float:
+    """Return a span of time, such as ``"2h"``, in seconds."""
+    try:
+        return parse_duration(within) / timedelta(seconds=1)
+    except ValueError as error:
+        raise InvalidInput(f"within: {error}.") from None
+
+
+def pairs(labels: Labels) -> list[dict[str, Any]]:
     """Return labels as the server takes them."""
-    return [{"prediction_id": one, "actual": actual} for one, actual in labels]
+    return [_body(label) for label in labels]
+
+
+def _body(label: tuple[str, Scalar] | Label) -> dict[str, Any]:
+    if not isinstance(label, Label):
+        return {"prediction_id": label[0], "actual": label[1]}
+    made: dict[str, Any] = {"actual": label.actual, "at": label.at.isoformat()}
+    if label.prediction_id:
+        return made | {"prediction_id": label.prediction_id}
+    return made | {"deployment": label.deployment, "entity": label.entity, "within": label.within_s}
 
 
 def listing() -> Call[list[dict[str, Any]]]:

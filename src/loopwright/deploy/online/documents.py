@@ -22,7 +22,7 @@ ALIVE = frozenset({"/health", "/ready", "/ping", "/v2/health/live", "/v2/health/
 _encode = msgspec.json.Encoder().encode
 _ROUTES = {
     "POST /predict/<deployment>": "one record {...} or a list of records; also CSV, Arrow and Parquet",
-    "POST /labels": 'one {"prediction_id": ..., "actual": ...} or a list of them',
+    "POST /labels": 'one {"prediction_id": ..., "actual": ...}, or with deployment, entity and at, or a list of them',
     "GET /deployments": "what is served, and what it takes",
     "GET /try/<deployment>": "a page to try a deployment",
     "GET /openapi.json": "this interface, described by OpenAPI",

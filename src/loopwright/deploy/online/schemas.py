@@ -7,6 +7,7 @@ from typing import Any
 
 from loopwright.deploy.online.described import Described
 from loopwright.deploy.online.faults import FLOAT32, INT32, INT64
+from loopwright.predictions.labels import LONGEST_WITHIN_S
 from loopwright.records import Column, Scalar, Task
 from loopwright.registry.profile import ColumnProfile
 
@@ -161,19 +162,53 @@ def answers(item: Schema) -> Schema:
 
 
 def labels() -> Schema:
-    """Return the schema of one label."""
-    return {
+    """Return the schema of one label: by prediction id, or by entity and moment."""
+    actual = {
+        "type": ["boolean", "number", "string"],
+        "description": "What turned out to be true: a class, or a finite number.",
+    }
+    at = {"type": "string", "format": "date-time", "description": "When it was true, with a time zone."}
+    by_id = {
+        "title": "By prediction id",
         "type": "object",
         "properties": {
-            "prediction_id": {"type": "string", "description": "The id that came with the prediction."},
-            "actual": {
-                "type": ["boolean", "number", "string"],
-                "description": "What turned out to be true: a class, or a finite number.",
+            "prediction_id": {
+                "type": "string",
+                "minLength": 1,
+                "description": "The id that came with the prediction.",
             },
+            "actual": actual,
+            "at": at,
         },
         "required": ["prediction_id", "actual"],
         "additionalProperties": False,
     }
+    by_entity = {
+        "title": "By entity and moment",
+        "type": "object",
+        "description": "Belongs to the entity's last prediction at or before `at`, if that is no older than `within`.",
+        "properties": {
+            "deployment": {"type": "string", "minLength": 1},
+            "entity": {"type": "string", "minLength": 1, "description": "Who the prediction was about."},
+            "at": at,
+            "actual": actual,
+            "within": {
+                "oneOf": [
+                    {
+                        "type": "number",
+                        "exclusiveMinimum": 0,
+                        "maximum": LONGEST_WITHIN_S,
+                        "description": "Seconds.",
+                    },
+                    {"type": "string", "pattern": "^[1-9][0-9]{0,2}(ms|s|m|min|h|d|w)$", "examples": ["2h"]},
+                ],
+                "default": 86400,
+            },
+        },
+        "required": ["deployment", "entity", "at", "actual"],
+        "additionalProperties": False,
+    }
+    return {"oneOf": [by_id, by_entity]}
 
 
 def error() -> Schema:

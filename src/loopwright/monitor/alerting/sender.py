@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from loopwright.config import Project
+from loopwright.config import AlertsConfig, Project
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.monitor.alerting import channel, messages, outbox
@@ -56,6 +56,7 @@ class Sender:
         self._clock = clock
         self._ended = threading.Event()
         self._busy: dict[str, threading.Thread] = {}
+        self._seen = AlertsConfig()
         # A server that does not answer must not keep the process from ending: what is not sent then is sent later.
         self._thread = threading.Thread(target=self._run, name="alert-sender", daemon=True)
 
@@ -63,17 +64,18 @@ class Sender:
         """Start sending."""
         self._thread.start()
 
-    def stop(self, timeout_s: float = 5.0) -> None:
+    def stop(self, timeout_s: float = 3.0) -> None:
         """Take no more; wait at most `timeout_s` seconds for what is being sent, which is else sent again later."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         self.wait(timeout_s)
 
-    def wait(self, timeout_s: float = channel.DEADLINE_S) -> None:
-        """Wait until what is being sent now is sent or has failed, for at most `timeout_s` seconds each."""
+    def wait(self, timeout_s: float = 2 * channel.DEADLINE_S) -> None:
+        """Wait, at most `timeout_s` seconds, until what is being sent now is sent or has failed."""
+        until = time.monotonic() + timeout_s
         for thread in list(self._busy.values()):
-            thread.join(timeout_s)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def turn(self) -> int:
         """Take what is due and begin to send it; return how many messages that are."""
@@ -92,9 +94,25 @@ class Sender:
     def _run(self) -> None:
         while not self._ended.wait(TURN_S):
             try:
+                self._look_at(self._project())
                 self.turn()
             except Exception:
                 log.exception("looking into the outbox failed; trying again")
+
+    def _look_at(self, project: Project) -> None:
+        """Say once of a configuration what is wrong with its addresses, before the night in which they are needed."""
+        config = project.config.alerts
+        if config == self._seen:
+            return
+        self._seen = config
+        for text in config.checks:
+            if unknown := outbox.unknown_check(text):
+                log.warning("%s", unknown)
+        for address in addresses((*config.to, *config.escalate_to)).values():
+            try:
+                channel.check(address)
+            except LoopwrightError as error:
+                log.warning("%s", error)
 
     def _send_all(self, project: Project, name: str, groups: list[list[Delivery]]) -> None:
         config = project.config.alerts

@@ -10,5 +10,6 @@ from loopwright.monitor.live.numbers import LiveNumbers
 from loopwright.monitor.live.prometheus import render
 from loopwright.monitor.live.rebuilding import progress, rebuild
 from loopwright.monitor.live.rollup import roll_up
+from loopwright.monitor.live.standing import Standing, standing
 
-__all__ = ["Follower", "LiveNumbers", "progress", "rebuild", "render", "roll_up"]
+__all__ = ["Follower", "LiveNumbers", "Standing", "progress", "rebuild", "render", "roll_up", "standing"]

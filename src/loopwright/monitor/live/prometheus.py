@@ -30,27 +30,29 @@ _PREFIX = "loopwright_monitor_"
 Series = list[tuple[tuple[str, ...], float]]
 
 
-def render(project: Project, ledger: Ledger, now: datetime) -> str:
+def render(project: Project, ledger: Ledger, now: datetime, numbers: LiveNumbers | None = None) -> str:
     """Return the text of a scrape, in Prometheus's format.
 
     Parameters
     ----------
     now
         The present moment: inputs are compared over the fifteen minutes before it.
+    numbers
+        Live numbers that are kept from scrape to scrape; they need not read the versions' profiles each time.
     """
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(project, ledger, now))
+    registry.register(_Collector(project, ledger, now, numbers or LiveNumbers(ledger, project)))
     return generate_latest(registry).decode()
 
 
 class _Collector:
-    def __init__(self, project: Project, ledger: Ledger, now: datetime) -> None:
+    def __init__(self, project: Project, ledger: Ledger, now: datetime, numbers: LiveNumbers) -> None:
         self._project = project
         self._ledger = ledger
         self._now = now
-        self._numbers = LiveNumbers(ledger, project)
+        self._numbers = numbers
         self._results = Results(ledger)
 
     def collect(self) -> Iterator[Metric]:
