@@ -141,7 +141,7 @@ def test_the_page_tells_the_story(url: str, browser: Any, scheme: str, width: in
         "Gate met: accuracy 0.931 against 0.744 on 400 rows.",
         "Alert opened: accuracy of digits/3 in digits-api is 0.744",
         "Canary step 3 of 3: version 4 gets 50 %.",
-        "fired: 0 of 64 inputs",
+        "fired: 0 of 18 inputs",
         "p99",
         "version 4, ",
         "/api/deployments/digits-api",

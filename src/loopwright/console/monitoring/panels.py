@@ -250,7 +250,8 @@ def labels(found: Labels) -> Html:
     if newest is not None:
         come = f"{newest.labelled:,} labels of {newest.rows:,} rows"
         parts.append(el("span", el("i.good"), f"newest mature window: {come}"))
-    parts.append(el("span", el("i.waiting"), f"{waiting} on the way"))
+    if waiting:
+        parts.append(el("span", el("i.waiting"), f"{waiting} on the way"))
     if overdue:
         parts.append(el("span", el("i.bad"), f"{overdue} given up"))
     if found.label_delay_s is not None and found.label_delay_s >= 1:
