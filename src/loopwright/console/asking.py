@@ -61,6 +61,11 @@ class Asking:
         found: Answer = await asyncio.shield(task)
         return found
 
+    def expire(self) -> None:
+        """Have every answer looked at anew: something was changed from here, and whoever changed it wants to see it."""
+        for known in list(self._known.values()):
+            known.checked = -FORGOTTEN_S
+
     def _read(self, question: Question[Any]) -> Any:
         source, known = self._source(), self._known.get(question)
         stamp = question.stamp(source)

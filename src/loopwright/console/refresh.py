@@ -74,7 +74,9 @@ class Board:
 
     async def change(self, action: Callable[[Ledger], Changed]) -> Changed:
         """Carry out a change of the ledger, in the name of the user that this process runs as."""
-        return await asyncio.to_thread(lambda: action(self.ledger()))
+        changed = await asyncio.to_thread(lambda: action(self.ledger()))
+        self._asking.expire()
+        return changed
 
     async def query(
         self, text: str, *, deployment: str | None, since: datetime | None, until: datetime | None
