@@ -56,15 +56,21 @@ class Asking:
         if task is None:
             task = asyncio.create_task(asyncio.to_thread(self._read, question))
             self._going[question] = task
-            task.add_done_callback(lambda _: self._going.pop(question, None))
+            task.add_done_callback(lambda done: self._ended(question, done))
         # A reader that goes away does not take the answer from the others.
         found: Answer = await asyncio.shield(task)
         return found
+
+    def _ended(self, question: Any, task: asyncio.Task[Any]) -> None:
+        if self._going.get(question) is task:
+            del self._going[question]
 
     def expire(self) -> None:
         """Have every answer looked at anew: something was changed from here, and whoever changed it wants to see it."""
         for known in list(self._known.values()):
             known.checked = -FORGOTTEN_S
+        # What is being read may have been read before the change.
+        self._going.clear()
 
     def _read(self, question: Question[Any]) -> Any:
         source, known = self._source(), self._known.get(question)

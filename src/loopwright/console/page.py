@@ -52,9 +52,13 @@ class Feed:
     ) -> ui.echart:
         """Add a chart; `label` says to those who cannot see it what it shows, `height` its pixels where they vary."""
         element = ui.echart({}).classes(f"chart {size}")
-        if label:
-            element.props(f'role=img aria-label="{label}"')
-        self._charts.append((element, options, height))
+
+        def labelled(view: Any, colours: tokens.Palette) -> dict[str, Any]:
+            made = options(view, colours)
+            # The chart writes this itself, over whatever the element has.
+            return made | {"aria": {"enabled": True, "label": {"description": label}}} if label else made
+
+        self._charts.append((element, labelled, height))
         return element
 
     def show(self, reader: Reader) -> None:
