@@ -390,7 +390,7 @@ def paths(bikes: Watched) -> list[str]:
         "/api/monitoring/deployments",
         BASE,
         *(f"{BASE}/{part}" for part in ("health", "series", "performance", "estimated", "segments", "kpis")),
-        *(f"{BASE}/{part}" for part in ("labels", "quality", "drift", "features", "windows")),
+        *(f"{BASE}/{part}" for part in ("labels", "log", "quality", "drift", "features", "windows")),
         f"{BASE}/features/temperature",
         f"{BASE}/features/{LONG}",
         f"{BASE}/windows/{start}",

@@ -161,6 +161,10 @@ def _reading(routes: APIRouter, board: Board) -> None:
         """Return predictions and latency over time, by version."""
         return answered(await board.ask(live.LiveOf(name, seconds)))
 
+    async def of_log(name: Name) -> Response:
+        """Return how many predictions the log holds, since when, in how many files."""
+        return answered(await board.ask(live.LoggedOf(name)))
+
     async def of_performance(
         name: Name, metric: str = "", segment: str = "", windows: Windows = WINDOWS
     ) -> Response:
@@ -227,6 +231,7 @@ def _reading(routes: APIRouter, board: Board) -> None:
         (of, views.Monitored, one),
         (f"{of}/health", views.Health, of_health),
         (f"{of}/series", views.Live, series),
+        (f"{of}/log", views.Logged, of_log),
         (f"{of}/performance", views.Performance, of_performance),
         (f"{of}/estimated", views.Estimated, of_estimated),
         (f"{of}/segments", views.Segments, of_segments),

@@ -68,6 +68,8 @@ def monitored(page: Page, name: str, unmonitored: Callable[[], Html], beside: Ca
     with ui.element("div").classes("column span-4"):
         with page.panel("", "Checks that could not judge", ""):
             feed.text("failures", lambda view, reader: panels.failed(view.failed, reader))
+        with page.panel("", "Prediction log", ""):
+            feed.text("logged", lambda view, reader: panels.logged(view.log, reader))
         with page.panel("", "Windows", "newest first"):
             feed.text("scroll", lambda view, reader: panels.windows(view.windows, name, reader))
 

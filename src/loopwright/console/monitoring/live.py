@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from loopwright.console.monitoring.source import Source
-from loopwright.console.monitoring.views import Live, LivePoint
+from loopwright.console.monitoring.views import Live, LivePoint, Logged
 from loopwright.predictions.columns import rows_of
 
-__all__ = ["LiveOf"]
+__all__ = ["LiveOf", "LoggedOf"]
 
 #: Points of a version that an answer has at most.
 _POINTS = 180
@@ -75,6 +75,30 @@ def _logged(
         )
         for row in rows
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedOf:
+    """What the prediction log of a deployment holds."""
+
+    deployment: str
+
+    def stamp(self, source: Source) -> Hashable:
+        """Return what changes every few seconds."""
+        return int(source.at.timestamp()) // 5
+
+    def answer(self, source: Source) -> Logged:
+        """Count it without opening a segment."""
+        found = source.store.extent(self.deployment)
+        return Logged(
+            self.deployment,
+            found.rows,
+            found.first,
+            found.last,
+            found.bytes,
+            found.segments,
+            found.quarantined,
+        )
 
 
 def _step(seconds: int) -> int:

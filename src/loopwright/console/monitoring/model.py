@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from loopwright.console.monitoring.alerts import AlertsOf
 from loopwright.console.monitoring.health import health
+from loopwright.console.monitoring.live import LoggedOf
 from loopwright.console.monitoring.performance import (
     EstimatedOf,
     KpisOf,
@@ -42,6 +43,7 @@ class MonitoredOf:
         return Monitored(
             at=source.at,
             health=health(source, name),
+            log=LoggedOf(name).answer(source),
             performance=PerformanceOf(name).answer(source),
             estimated=EstimatedOf(name).answer(source),
             segments=SegmentsOf(name, limit=_SEGMENTS).answer(source),

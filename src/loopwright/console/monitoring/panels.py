@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from urllib.parse import quote
 
-from loopwright.console.formats import Reader, number, percent, span
+from loopwright.console.formats import Reader, number, percent, size, span
 from loopwright.console.fragments import empty, pill
 from loopwright.console.markup import Html, el, join
 from loopwright.console.monitoring.views import (
@@ -15,6 +15,7 @@ from loopwright.console.monitoring.views import (
     Found,
     Kpi,
     Labels,
+    Logged,
     Monitored,
     Quality,
     Segments,
@@ -33,6 +34,7 @@ __all__ = [
     "interval",
     "kpi",
     "labels",
+    "logged",
     "model_url",
     "others",
     "performance_table",
@@ -341,6 +343,20 @@ def failed(found: tuple[FailedCheck, ...], reader: Reader) -> Html:
         for one in found
     ]
     return el("ul.failed", *rows)
+
+
+def logged(found: Logged, reader: Reader) -> Html:
+    """Say what the prediction log holds."""
+    if not found.rows or found.first is None:
+        return el("p.minor", "Nothing is logged yet.")
+    text = f" predictions since {reader.date(found.first)}"
+    files = f"{size(found.bytes)} in {found.segments:,} sealed file{'s' if found.segments != 1 else ''}"
+    lost = found.quarantined
+    return join(
+        el("p", el("b", f"{found.rows:,}", data_field="logged"), text),
+        el("p.minor", files, " · ", el("a", "ask it in SQL", href="/sql")),
+        el("p.bad-text", f"{lost} damaged file{'s' if lost != 1 else ''} set aside") if lost else None,
+    )
 
 
 def windows(found: tuple[WindowLine, ...], deployment: str, reader: Reader) -> Html:

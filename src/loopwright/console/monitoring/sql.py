@@ -65,7 +65,9 @@ def ask(
         There is no such deployment.
     """
     started = time.monotonic()
-    found = source.store.query(sql, deployment=deployment, since=since, until=until, timeout_s=TIMEOUT_S)
+    found = source.store.query(
+        sql, deployment=deployment, since=since, until=until, limit_rows=ROWS + 1, timeout_s=TIMEOUT_S
+    )
     columns = [[plain(value) for value in values] for values in _lists(found.slice(0, ROWS))]
     return Answered(
         columns=tuple(found.column_names),

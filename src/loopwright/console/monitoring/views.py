@@ -30,6 +30,7 @@ __all__ = [
     "Labels",
     "Live",
     "LivePoint",
+    "Logged",
     "Marker",
     "Message",
     "Monitored",
@@ -538,11 +539,25 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
+class Logged:
+    """What the prediction log of a deployment holds. `quarantined` files were damaged; their rows are not counted."""
+
+    deployment: str
+    rows: int
+    first: datetime | None
+    last: datetime | None
+    bytes: int
+    segments: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
 class Monitored:
     """All panels of one deployment's page."""
 
     at: datetime
     health: Health
+    log: Logged
     performance: Performance
     estimated: Estimated
     segments: Segments
