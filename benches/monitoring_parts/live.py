@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from loopwright.config import Project
 from loopwright.ledger import Ledger
 from loopwright.monitor.blocks import Plan
 from loopwright.monitor.live import Follower, LiveNumbers
+from loopwright.monitor.live.kept import Kept, Key, Stored
 from loopwright.predictions import Ids, Layout, PredictionLog, Predictions
 from loopwright.records import Column, ModelVersion, Signature, Task
 from loopwright.registry.profile import Profile, numeric_profile, profile_of
@@ -117,6 +118,51 @@ def _following(folder: Path, past: int, batch: int, turns_per_s: float) -> tuple
     return speed, spent / turns * turns_per_s
 
 
+def _reading(folder: Path) -> dict[str, float]:
+    """Return what pages wait for, in milliseconds, with 90 days of blocks of two versions and 10 million predictions."""
+    (folder / "loopwright.toml").write_text(TOML)
+    project = Project(folder)
+    ledger = Ledger.open(project)
+    profile = _profile()
+    plan = Plan.of(profile, SIGNATURE)
+    for version in (1, 2):
+        path = project.scorer("made", version) / "profile.json"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(msgspec.json.encode(profile))
+        ledger.put(
+            "model_version", f"made/{version}", ModelVersion("made", version, "", "", signature=SIGNATURE)
+        )
+    names = {f"input_{name}": values for name, values in _inputs(2300, 5).items()}
+    block = plan.count(names)
+    data = block.dumps()
+    kept = Kept(ledger)
+    at_us = time.time_ns() // 1000
+    known = kept.known("api")
+    for span_s, days in ((60, 2), (3600, 90), (86400, 90)):
+        spans = [at_us // (span_s * 1_000_000) - back for back in range(days * 86400 // span_s)]
+        stored = [
+            Stored(Key(version, span_s, span * span_s * 1_000_000), block.rows, data)
+            for span in spans
+            for version in (1, 2)
+        ]
+        kept.commit("api", known, stored, {})
+    numbers = LiveNumbers(ledger, project)
+    now = datetime.now(UTC)
+    hours = {"15_minutes": 0.25, "3_hours": 3, "7_days": 168, "90_days": 24 * 89}
+    found: dict[str, float] = {}
+    for name, back in hours.items():
+        since = now - timedelta(hours=back)
+        for what, read in (
+            ("series", lambda since=since: numbers.series("api", since, now)),
+            ("features", lambda since=since: numbers.features("api", 1, since, now)),
+            ("feature", lambda since=since: numbers.feature("api", 1, "x3", since, now)),
+        ):
+            found[f"{what}_{name}_ms"] = _best(read, 1, 3) * 1e3
+    found["slowest_read_ms"] = max(found.values())
+    ledger.close()
+    return found
+
+
 def run() -> dict[str, float]:
     """Measure, print, and return the figures.
 
@@ -125,6 +171,7 @@ def run() -> dict[str, float]:
     its score and the latency. ``merge_us`` is the time to add one block of thirty columns to another. ``follower_rows_s`` is
     how many rows a second a follower counts of a log with a past; ``follower_core_single`` and ``follower_core_batched`` are
     the shares of a core that it takes at 2,000 rows a second, which were logged one by one and in batches of 64.
+    ``slowest_read_ms`` is the longest that any page's call takes with 10 million predictions of 90 days.
     """
     plan = Plan.of(_profile(), SIGNATURE)
     draw = np.random.default_rng(2)
@@ -149,6 +196,8 @@ def run() -> dict[str, float]:
         if batch > 1:
             found["follower_rows_s"] = speed
         found[f"follower_core_{name}"] = share
+    with tempfile.TemporaryDirectory() as folder:
+        found |= _reading(Path(folder))
     for name, value in found.items():
         print(f"  {name}: {value:.4g}")
     return found

@@ -73,7 +73,7 @@ class CountedWindow:
 
     def values(self, column: str, version: int | None = None, segment: Segment = ALL) -> NDArray[Any]:
         """One column."""
-        return self.columns[column][self._own(segment)]
+        return np.asarray(self.columns[column][self._own(segment)])
 
     def labelled(self, version: int | None = None, segment: Segment = ALL) -> Labelled:
         """No row has a label."""

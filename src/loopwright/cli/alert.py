@@ -1,18 +1,20 @@
 """``loopwright alert``: what the monitors found, of models and of schedules, and who is told."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter
 
-from loopwright.cli.output import COMMON, Common, console, emit, emit_table, when
+from loopwright.cli.alert_tables import table
+from loopwright.cli.output import COMMON, Common, console, emit, when
 from loopwright.records import Alert, Silence
 
 __all__ = ["app"]
 
 app = cyclopts.App(name="alert", help="Look at alerts, acknowledge and silence them; who is told.")
+for _verb in ("silence", "silences", "unsilence"):
+    app.command(f"loopwright.cli.alert_silence:{_verb}", name=_verb)
 
 
 @app.command(name="list")
@@ -45,7 +47,7 @@ def list_(
         emit([_plain(alert, alerting.covers(alert, quiet)) for alert in shown])
         return
     hidden = len(alerts) - len(shown)
-    _table(
+    table(
         [
             {
                 "id": alerting.short_id(alert),
@@ -65,14 +67,6 @@ def list_(
             f"Messages that could not be delivered: {given_up}. See: loopwright alert deliveries --failed",
             highlight=False,
         )
-
-
-def _table(rows: Sequence[Mapping[str, Any]], *, empty: str) -> None:
-    """Print rows in which brackets are brackets, as in ``width [cm]``."""
-    from rich.markup import escape
-
-    safe = [{name: escape(one) if isinstance(one, str) else one for name, one in row.items()} for row in rows]
-    emit_table("", safe, empty=empty)
 
 
 def _urgency(alert: Alert) -> tuple[int, int, float]:
@@ -114,11 +108,11 @@ def show(alert: str, /, *, common: Common = COMMON) -> None:
         ]
         emit({**_plain(found, silence), "events": happened, "deliveries": told})
         return
-    _table([{"": name, " ": value} for name, value in _facts(found, silence).items()], empty="")
+    table([{"": name, " ": value} for name, value in _facts(found, silence).items()], empty="")
     if drawn := alerting.bars(found.detail):
         console.print(f"\n{drawn}", highlight=False, markup=False)
     console.print("\nWhat happened", style="bold")
-    _table(
+    table(
         [
             {
                 "at": one.at,
@@ -131,7 +125,7 @@ def show(alert: str, /, *, common: Common = COMMON) -> None:
         empty="Nothing is kept.",
     )
     console.print("\nWho was told", style="bold")
-    _table([_row(one) for one in told], empty="Nobody: loopwright alert test   says who would be.")
+    table([_row(one) for one in told], empty="Nobody: loopwright alert test   says who would be.")
 
 
 def _facts(alert: Alert, silence: Silence | None) -> dict[str, Any]:
@@ -227,133 +221,6 @@ def resolve(
     console.print(f"Resolved: {alerting.headline(done)}", highlight=False, markup=False)
 
 
-@app.command
-def silence(
-    alert: Annotated[str, Parameter(help="An alert: just this one. Else say which, below.")] = "",
-    /,
-    *,
-    lasting: Annotated[str, Parameter(name="--for", help="How long, such as 30m, 2h or 7d.")],
-    reason: Annotated[str, Parameter(help="Why; people will ask.")],
-    model: str = "",
-    deployment: str = "",
-    check: str = "",
-    subject: Annotated[str, Parameter(help="The column, metric, KPI or schedule.")] = "",
-    segment: str = "",
-    every: Annotated[bool, Parameter(name="--all", help="All alerts there are.", negative="")] = False,
-    by: Annotated[str, Parameter(help="Who, else this user.")] = "",
-    common: Common = COMMON,
-) -> None:
-    """Send no message of certain alerts for a while. They still open and show; those still open in the end are sent then.
-
-    Names can be patterns as in a shell.
-
-    For example:
-
-        loopwright alert silence 3f9a1c20 --for 2h --reason "known, repaired tonight"
-        loopwright alert silence --deployment digits-api --check drift --for 7d --reason "a new scanner"
-        loopwright alert silence --segment "region=*" --for 1h --reason "moving the feed"
-    """
-    from loopwright.config import parse_duration
-    from loopwright.errors import InvalidInput
-    from loopwright.ledger import Ledger
-    from loopwright.monitor import alerting
-
-    ledger = Ledger.open(common.open())
-    fields = {
-        "model": model,
-        "deployment": deployment,
-        "check": check,
-        "subject": subject,
-        "segment": segment,
-    }
-    if alert:
-        found = alerting.find(ledger, alert).read(Alert)
-        fields = {name: value or getattr(found, name) for name, value in fields.items()}
-    elif not any(fields.values()) and not every:
-        raise InvalidInput(
-            "This would silence every alert of the project.",
-            valid="Name an alert, or a --model, --deployment, --check, --subject or --segment; or say --all.",
-            hint="loopwright alert silence --deployment NAME --for 2h --reason WHY",
-        )
-    try:
-        span = parse_duration(lasting)
-    except ValueError as error:
-        raise InvalidInput(f"--for: {error}.") from error
-    made = alerting.silence(
-        ledger,
-        span,
-        by=by,
-        reason=reason,
-        model=fields["model"],
-        deployment=fields["deployment"],
-        check=fields["check"],
-        subject=fields["subject"],
-        segment=fields["segment"],
-    )
-    if common.json:
-        emit(made)
-        return
-    console.print(
-        f"Silence {made.id} until {when(made.until)}: {_about(made)}. End it: loopwright alert unsilence {made.id}",
-        highlight=False,
-        markup=False,
-    )
-
-
-def _about(one: Silence) -> str:
-    from loopwright.monitor.alerting import FIELDS
-
-    said = [f"{name} {getattr(one, name)}" for name in FIELDS if getattr(one, name)]
-    return ", ".join(said) or "all alerts"
-
-
-@app.command
-def silences(
-    *,
-    every: Annotated[bool, Parameter(name="--all", help="Those that are over as well.", negative="")] = False,
-    common: Common = COMMON,
-) -> None:
-    """List the silences.
-
-    For example:
-
-        loopwright alert silences
-    """
-    from loopwright.ledger import Ledger
-    from loopwright.monitor import alerting
-
-    ledger = Ledger.open(common.open())
-    found = alerting.known_silences(ledger) if every else alerting.active(ledger)
-    if common.json:
-        emit(found)
-        return
-    _table(
-        [
-            {"id": one.id, "until": one.until, "by": one.by, "about": _about(one), "reason": one.reason}
-            for one in found
-        ],
-        empty="No silence holds. Make one: loopwright alert silence ALERT --for 2h --reason WHY",
-    )
-
-
-@app.command
-def unsilence(silence: str, /, *, common: Common = COMMON) -> None:
-    """End a silence now: alerts under it that are still open are sent.
-
-    For example:
-
-        loopwright alert unsilence 5d0c77aa
-    """
-    from loopwright.ledger import Ledger
-    from loopwright.monitor import alerting
-
-    ended = alerting.end_silence(Ledger.open(common.open()), silence)
-    if common.json:
-        emit(ended)
-        return
-    console.print(f"The silence {ended.id} is over.", highlight=False)
-
-
 @app.command(name="test")
 def try_out(
     address: Annotated[
@@ -394,7 +261,7 @@ def try_out(
     if common.json:
         emit(rows)
     else:
-        _table(rows, empty="")
+        table(rows, empty="")
     if any(row["result"] == "failed" for row in rows):
         sys.exit(1)
 
@@ -421,7 +288,7 @@ def deliveries(
     if common.json:
         emit(rows)
         return
-    _table(
+    table(
         [{"alert": alerting.short_id(one.alert), **_row(one), "title": one.title} for one in rows],
         empty="No message was given up." if failed else "No message was sent yet. Try: loopwright alert test",
     )

@@ -316,7 +316,8 @@ def rebuild(
             else:
                 follower = Follower(project, ledger)
                 while follower.behind:
-                    follower.turn(now(), rows=1_000_000, seconds=5.0)
+                    if not follower.turn(now(), rows=1_000_000, seconds=5.0):
+                        time.sleep(0.1)
     of = {
         version: n
         for (name, version), n in LiveNumbers(ledger, project).totals().items()

@@ -23,10 +23,14 @@ __all__ = ["Numbers", "Places", "batches", "first_of_each", "numbers", "scores",
 SHORT = 512
 #: Texts whose place is remembered.
 REMEMBERED = 65_536
-_DTYPES: dict[str, Any] = {
-    **{f"{sign}int{bits}": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
-    "float": np.dtype(np.float32),
-    "double": np.dtype(np.float64),
+_DTYPES: dict[int, Any] = {
+    kind.id: np.dtype(name)
+    for kind, name in (
+        *((pa.type_for_alias(name), name) for name in ("int8", "int16", "int32", "int64")),
+        *((pa.type_for_alias(name), name) for name in ("uint8", "uint16", "uint32", "uint64")),
+        (pa.float32(), "float32"),
+        (pa.float64(), "float64"),
+    )
 }
 _SECONDS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
@@ -76,14 +80,15 @@ def numbers(column: Any) -> Numbers:
             return Numbers(column)
         return Numbers(numbers_of(column) if column.dtype.kind == "M" else _parsed(column.tolist()))
     kind = column.type
+    dtype = _DTYPES.get(kind.id)
+    if dtype is not None:
+        return Numbers(_view(column, dtype), _missing(column))
     if pa.types.is_dictionary(kind):
         return numbers(column.dictionary_decode())
     if pa.types.is_timestamp(kind):
         return Numbers(_view(column, np.int64), _missing(column), _SECONDS[kind.unit])
     if pa.types.is_boolean(kind):
         return Numbers(_bits(column.buffers()[1], column), _missing(column))
-    if str(kind) in _DTYPES:
-        return Numbers(_view(column, _DTYPES[str(kind)]), _missing(column))
     return Numbers(_parsed(column.to_pylist()))
 
 
@@ -182,7 +187,7 @@ def tally(column: Any) -> tuple[list[Any], NDArray[np.int64]]:
     if pa.types.is_dictionary(column.type) or (len(column) >= SHORT and _encodable(column.type)):
         encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
         places, nulls = encoded.indices, encoded.indices.null_count
-        found = _view(places, _DTYPES[str(places.type)])
+        found = _view(places, _DTYPES[places.type.id])
         if nulls:
             found = found[_bits(places.buffers()[0], places)]
         counts = np.bincount(found, minlength=len(encoded.dictionary))
@@ -192,10 +197,7 @@ def tally(column: Any) -> tuple[list[Any], NDArray[np.int64]]:
 
 def _encodable(kind: Any) -> bool:
     return bool(
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or str(kind) in _DTYPES
-        or kind == pa.bool_()
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind.id in _DTYPES or kind == pa.bool_()
     )
 
 

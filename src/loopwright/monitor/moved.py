@@ -127,21 +127,19 @@ def labels_of(edges: tuple[float, ...]) -> list[str]:
 
 def _plot(one: Comparison) -> dict[str, list[Any]]:
     """Return both distributions in at most 23 bins."""
-    before, now = _shares(one.reference), _shares(one.counts.bins)
+    before, now = one.reference, one.counts.bins
     if one.counts.kind == "numeric":
-        labels = labels_of(one.profile.edges)
-        rows = list(zip(labels, before, now, strict=False))
+        rows = list(zip(labels_of(one.profile.edges), before, now, strict=False))
     else:
-        frequent = np.argsort(-(before[:-2] + now[:-2]), kind="stable")[:PLOTTED]
+        frequent = np.argsort(-(_shares(before) + _shares(now))[:-2], kind="stable")[:PLOTTED]
         rows = [(one.profile.categories[place], before[place], now[place]) for place in frequent]
-        unseen = one.counts.unseen / one.counts.rows
-        others = before[:-1].sum() - before[frequent].sum(), now[:-1].sum() - now[frequent].sum() - unseen
-        rows += [("(other)", *others), ("(unseen)", 0.0, unseen)]
+        others = [counts[:-1].sum() - counts[frequent].sum() for counts in (before, now)]
+        beside = [("(other)", others[0], others[1] - one.counts.unseen), ("(unseen)", 0, one.counts.unseen)]
+        rows += [row for row in beside if row[1] or row[2]]
     if before[-1] or now[-1]:
         rows.append(("(missing)", before[-1], now[-1]))
-    rows = [row for row in rows if row[1] > 0 or row[2] > 0 or one.counts.kind == "numeric"]
     return {
-        "labels": [str(label) for label, *_ in rows],
-        "reference": [round(float(share), 5) for _, share, _ in rows],
-        "current": [round(float(share), 5) for *_, share in rows],
+        "labels": [label for label, *_ in rows],
+        "reference": [round(float(count) / int(before.sum()), 5) for _, count, _ in rows],
+        "current": [round(float(count) / int(now.sum()), 5) for *_, count in rows],
     }

@@ -44,7 +44,11 @@ class Controller:
         self.follower = live.Follower(project, self.ledger)
         self._scheduled = 0.0
         self._declared = (0, project)
-        self.sender = alerting.Sender(lambda: self._declared[1], self.ledger)
+        self.sender = alerting.Sender(self.declared, self.ledger)
+
+    def declared(self) -> Project:
+        """Return the project as its file says now, or said last while it is half-edited."""
+        return self._declared[1]
 
     def turn(self) -> None:
         """Do what is due; one thing that fails does not keep the others from their turn."""
@@ -67,6 +71,8 @@ class Controller:
                 log.exception("schedules failed; trying again")
 
     def _follow(self) -> None:
+        """Count what was logged, as deployments are declared now."""
+        self.follower.configure(self.declared())
         self.follower.turn(now())
 
     def _monitor(self) -> None:
@@ -81,12 +87,12 @@ class Controller:
             with contextlib.suppress(LoopwrightError):  # half-edited: what was there counts
                 project = Project(self.project.root)
             self._declared = (changed, project)
-        for alert in monitor.tick_schedules(self._declared[1], self.ledger, now()):
+        for alert in monitor.tick_schedules(self.declared(), self.ledger, now()):
             log.info("alert: %s", alert.message)
 
     def _tell(self) -> None:
         """Write down whom to tell of what; `sender` sends it, as the addresses are now."""
-        alerting.tick(self._declared[1], self.ledger, now())
+        alerting.tick(self.declared(), self.ledger, now())
 
     def _trigger(self) -> None:
         triggers.look(self.project, self.ledger, self.store)
@@ -118,7 +124,7 @@ def main() -> None:
         for name, work in (
             ("following", Following(project, controller.ledger, ended)),
             ("labels", LabelSources(project, controller.ledger, ended)),
-            ("upkeep", Upkeep(project, controller.ledger, ended)),
+            ("upkeep", Upkeep(controller.declared, controller.ledger, ended)),
         )
     ]
     for thread in beside:

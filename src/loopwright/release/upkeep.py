@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from loopwright.config import Project
 from loopwright.ledger import Ledger
@@ -22,9 +23,9 @@ FIRST_S, EVERY_S = 5.0, 60.0
 
 
 class Upkeep:
-    """Looks after the log of one project until told to stop."""
+    """Looks after the log of one project, as it is declared at each time, until told to stop."""
 
-    def __init__(self, project: Project, ledger: Ledger, stop: threading.Event) -> None:
+    def __init__(self, project: Callable[[], Project], ledger: Ledger, stop: threading.Event) -> None:
         self.project, self.ledger, self.stop = project, ledger, stop
 
     def run(self) -> None:
@@ -43,7 +44,7 @@ class Upkeep:
                 log.exception("upkeep of %s failed; trying again", name)
 
     def _log(self) -> None:
-        maintain(self.project, self.ledger)
+        maintain(self.project(), self.ledger)
 
     def _blocks(self) -> None:
-        live.roll_up(self.project, self.ledger, now())
+        live.roll_up(self.project(), self.ledger, now())

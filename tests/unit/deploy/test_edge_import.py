@@ -55,8 +55,8 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def measured(n: int) -> list[dict[str, Any]]:
     """Return n rows of the wine table."""
-    rows: list[dict[str, Any]] = wine().drop(columns="grower").head(n).to_dict("records")
-    return rows
+    rows = wine().drop(columns="grower").head(n).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def answered(project: Project, n: int, *, device: str = "pump-7") -> Path:

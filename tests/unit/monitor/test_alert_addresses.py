@@ -1,7 +1,7 @@
 """Addresses: completed from the environment when they are used, and shown without what is secret."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopwright.config import Config, Project
@@ -40,6 +40,7 @@ def test_two_channels_of_one_service_are_told_apart_and_one_given_twice_is_one()
     assert len(addresses([one, other, one])) == 2
 
 
+@settings(deadline=None)
 @given(token=_TOKEN, password=_PASSWORD)
 def test_no_secret_is_in_a_name_or_in_an_error(token: str, password: str) -> None:
     """As it is, and as it is spelled in an address."""
@@ -53,6 +54,7 @@ def test_no_secret_is_in_a_name_or_in_an_error(token: str, password: str) -> Non
     assert token not in address.name
 
 
+@settings(deadline=None)
 @given(password=_PASSWORD)
 def test_a_password_may_hold_any_characters(password: str) -> None:
     """Apprise gets the password that is in the environment, and the right host."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from told_people import START
 
@@ -98,6 +98,7 @@ def test_of_many_bins_those_are_drawn_that_moved_most() -> None:
 _NUMBER = st.one_of(st.floats(), st.integers(), st.none(), st.text(max_size=3))
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         _NUMBER,

@@ -174,6 +174,13 @@ def test_nobody_hears_that_something_is_over_who_did_not_hear_of_it(
         ("resolved", Address(HOOK).name),
         ("opened", Address(HOOK).name),
     ]
+    mild = open_alert(ledger, "mild")
+    alerting.tick(project(tmp_path), ledger, clock())
+    state = ledger.get("alert", mild.id)
+    assert state is not None
+    ledger.put("alert", mild.id, state.value | {"severity": "info"})
+    alerting.resolve(ledger, mild.id)
+    assert alerting.tick(project(tmp_path), ledger, clock()) == 1
     other = open_alert(ledger, "f1")
     quiet = project(tmp_path, resolved=False)
     alerting.tick(quiet, ledger, clock())
@@ -334,6 +341,24 @@ def test_no_event_is_passed_over_where_there_are_more_than_are_read_at_once(
         alerting.tick(project(tmp_path), ledger, clock())
     found = [(row.reason, row.alert.rpartition("/")[2]) for row in outbox.deliveries(ledger)]
     assert sorted(found) == [*(("opened", f"c{number}") for number in range(10)), ("resolved", "c0")]
+
+
+def test_an_event_or_an_alert_that_is_none_holds_up_no_other(
+    tmp_path: Path, ledger: Ledger, clock: Clock
+) -> None:
+    """A hand that slipped in the ledger must not end all messages."""
+    told = project(tmp_path, escalate_after="1h", escalate_to=(NIGHT,))
+    ledger.append("alert.opened", "digits", {"value": 0.71})
+    broken = open_alert(ledger, "broken")
+    alerting.tick(told, ledger, clock())
+    ledger.put("alert", broken.id, {"id": broken.id, "state": "open"})
+    open_alert(ledger)
+    alerting.silence(ledger, timedelta(hours=1), subject="nothing", at=clock())
+    alerting.tick(told, ledger, clock())
+    clock.pass_(5)
+    assert take(ledger, clock) == [("opened", ["broken", "accuracy"])]
+    alerting.tick(told, ledger, clock.pass_(3600))
+    assert take(ledger, Clock(clock.pass_(5))) == [("escalated", ["accuracy"])]
 
 
 def test_a_busy_address_waits_and_the_others_do_not(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:

@@ -9,19 +9,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+import sqlalchemy as sa
 from prediction_rows import FLOWERS, project_in, rows
 from profiled_version import add_profiled, profile_for
 
 from loopwright.config import Project
-from loopwright.errors import InvalidInput, NotFound
+from loopwright.errors import InvalidInput, NotFound, Unavailable
 from loopwright.ledger import Ledger
+from loopwright.ledger.schema import positions
 from loopwright.monitor.blocks import Block, Plan
+from loopwright.monitor.data import LoggedWindow
 from loopwright.monitor.live import Follower, LiveNumbers, progress, rebuild, roll_up
 from loopwright.monitor.live import follower as following
 from loopwright.monitor.live.kept import Kept
 from loopwright.monitor.live.spans import DAY_S, HOUR_S, MINUTE_S
 from loopwright.predictions import PredictionLog, Predictions, PredictionStore, files, seal_orphans
+from loopwright.predictions.shelves import NamedShelf
 from loopwright.predictions.upkeep import maintain
+from loopwright.records import Window
 
 NAME = "quiet"
 MINUTE_US = 60_000_000
@@ -119,6 +124,12 @@ def test_live_equals_exact_for_several_writers_seals_and_new_followers(
         assert np.allclose(live.sums, one.sums, rtol=1e-9, atol=1e-9)
         total += live.rows
     assert total == written == sum(numbers.totals().values())
+    # What the checks of a window are given is the same.
+    with LoggedWindow(
+        PredictionStore(project), NAME, Window(since, until), plan=Plan.of(profile_for(FLOWERS), FLOWERS)
+    ) as window:
+        counts = window.counts(1)
+    assert np.array_equal(numbers.block(NAME, 1, since, until).counts, counts.counts)
     # A part of the span, which is put together from other blocks.
     since, until = until - timedelta(minutes=157), until - timedelta(minutes=41)
     assert np.array_equal(
@@ -486,4 +497,115 @@ def test_segments_in_a_folder_elsewhere_are_followed(
     assert maintain(elsewhere, ledger, few=2, grace_s=0).made == 1
     Follower(elsewhere, ledger).turn(datetime.now(UTC))
     assert LiveNumbers(ledger, elsewhere).totals() == {(NAME, 1): 64}
+    log.close()
+
+
+def test_a_ledger_that_takes_nothing_for_a_while_costs_nothing(
+    project: Project, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a full disk: it is logged, tried again later, and no row is lost or doubled."""
+    log = PredictionLog(project, NAME, "iris", FLOWERS)
+    log.append(rows(project, 10))
+    follower = Follower(project, ledger)
+
+    def full(*_: object) -> None:
+        raise sa.exc.OperationalError("insert", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Kept, "commit", full)
+        assert follower.turn(datetime.now(UTC)) == 0
+        assert follower.turn(datetime.now(UTC)) == 0
+    assert caplog.text.count("database or disk is full") >= 1
+    assert caplog.text.count("could not be counted") == 1
+    assert follower.turn(datetime.now(UTC)) == 0
+    monkeypatch.setattr("time.monotonic", lambda later=time.monotonic: later() + 60)
+    assert follower.turn(datetime.now(UTC)) == 10
+    assert LiveNumbers(ledger, project).totals() == {(NAME, 1): 10}
+    log.close()
+
+
+def test_a_clock_that_moves_back_and_a_configuration_that_changes(project: Project, ledger: Ledger) -> None:
+    """Rows go on being counted, each in its own minute, and by what is declared now."""
+    log = PredictionLog(project, NAME, "iris", FLOWERS)
+    now = datetime.now(UTC)
+    follower = Follower(project, ledger)
+    log.append(rows(project, 3))
+    assert follower.turn(now + timedelta(days=30)) == 3
+    log.append(rows(project, 2))
+    assert follower.turn(now) == 2
+    assert Kept(ledger).totals(HOUR_S) == {(NAME, 1): 5}
+    # What came while the clock was a month ahead was too old for a minute, and has its hour.
+    assert Kept(ledger).totals(MINUTE_S) == {(NAME, 1): 2}
+    path = project.root / "loopwright.toml"
+    path.write_text(path.read_text() + '[deployment.quiet.log]\ndrop = ["petal"]\n')
+    follower.configure(Project(project.root))
+    log.append(rows(project, 4))
+    assert follower.turn(now) == 4
+    span = (now - timedelta(hours=1), now + timedelta(hours=1))
+    block = LiveNumbers(ledger, project).block(NAME, 1, *span)
+    petal, sepal = block.column("petal"), block.column("sepal")
+    assert petal is not None
+    assert sepal is not None
+    assert (petal.rows, sepal.rows) == (5, 9)
+    log.close()
+
+
+def test_a_model_that_took_the_name_of_another_starts_anew(
+    project: Project, ledger: Ledger, follow: Callable[..., int]
+) -> None:
+    """Rows of the deployment's earlier model have other versions under the same numbers, and are not mixed in."""
+    for model, n in (("tulip", 30), ("iris", 20)):
+        log = PredictionLog(project, NAME, model, FLOWERS)
+        log.append(rows(project, n))
+        log.close()
+    assert follow() == 20
+    assert LiveNumbers(ledger, project).totals() == {(NAME, 1): 20}
+
+
+def test_a_store_that_does_not_answer_keeps_no_tail_from_being_counted(
+    project: Project, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Segments wait until it is back; what is written now is counted now."""
+    log = PredictionLog(project, NAME, "iris", FLOWERS, seal_rows=10)
+    log.append(rows(project, 10))
+    log.maintain()
+    log.append(rows(project, 3))
+    follower = Follower(project, ledger)
+
+    def absent(*_: object) -> None:
+        raise Unavailable("The store s3://elsewhere does not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NamedShelf, "fetch", absent)
+        assert follower.turn(datetime.now(UTC)) == 3
+        assert follower.turn(datetime.now(UTC)) == 0
+        waits = follower.behind
+    assert caplog.text.count("does not answer") == 1
+    monkeypatch.setattr("time.monotonic", lambda later=time.monotonic: later() + 60)
+    assert follower.turn(datetime.now(UTC)) == 10
+    assert (waits, follower.behind) == (True, False)
+    assert LiveNumbers(ledger, project).totals() == {(NAME, 1): 13}
+    log.close()
+
+
+def test_positions_of_files_that_are_long_gone_are_forgotten(
+    project: Project, ledger: Ledger, follow: Callable[..., int]
+) -> None:
+    """Those that went a moment ago are kept, should they turn up again; the numbers stay."""
+    log = PredictionLog(project, NAME, "iris", FLOWERS, seal_rows=10)
+    for _ in range(3):
+        log.append(rows(project, 10))
+        log.maintain()
+    follow()
+    first, second, _ = files.of_deployment(project, NAME).segments()
+    for segment in (first, second):
+        segment.path.unlink()
+    with ledger.writing() as connection:
+        old = datetime.now(UTC) - timedelta(days=8)
+        connection.execute(sa.update(positions).where(positions.c.stem == first.stem).values(changed=old))
+    assert follow(new=True) == 0
+    known = Kept(ledger).known(NAME).rows
+    assert first.stem not in known
+    assert known[second.stem] == 10
+    assert LiveNumbers(ledger, project).totals() == {(NAME, 1): 30}
     log.close()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -94,19 +94,14 @@ def fill(project: Project, ledger: Ledger) -> None:
             Signal(check="kpi", subject="nothing", value=float("nan"), limit=0.1, fired=False, **facts),
         ],
     )
-    for number, state in enumerate(("open", "open", "acknowledged", "resolved")):
-        alert = Alert(
-            f"a{number}",
-            "drift",
-            "iris",
-            NAME,
-            state,
-            NOW,
-            "moved",
-            0.7,
-            0.1,
-            severity="info",  # type: ignore[arg-type]
-        )
+    states: tuple[Literal["open", "acknowledged", "resolved"], ...] = (
+        "open",
+        "open",
+        "acknowledged",
+        "resolved",
+    )
+    for number, state in enumerate(states):
+        alert = Alert(f"a{number}", "drift", "iris", NAME, state, NOW, "moved", 0.7, 0.1, severity="info")
         ledger.put("alert", alert.id, alert)
 
 

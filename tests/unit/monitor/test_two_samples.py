@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -47,9 +49,9 @@ def test_exact_distances_are_scipys(one: NDArray[np.float64], other: NDArray[np.
 
 
 @given(counts, st.randoms(use_true_random=False))
-def test_jensen_shannon_is_scipys(one: list[int], random: np.random.Generator) -> None:
+def test_jensen_shannon_is_scipys(one: list[int], order: random.Random) -> None:
     """The distance to base 2, and its bounds."""
-    reference, current = np.array(one), np.array(random.sample(one, len(one)))  # type: ignore[attr-defined]
+    reference, current = np.array(one), np.array(order.sample(one, len(one)))
     found = jensen_shannon(reference, current)
     if reference.sum():
         assert found == pytest.approx(jensenshannon(reference, current, base=2), abs=1e-7)
@@ -85,8 +87,8 @@ def test_kolmogorov_smirnov_p_is_scipys(n: int, m: int) -> None:
 @pytest.mark.parametrize("shift", [0.0, 0.05, 0.3, 1.0])
 def test_binned_distances_are_near_the_exact_ones(shift: float) -> None:
     """From twenty bins: Kolmogorov-Smirnov never above the exact one, Wasserstein off by at most a fifth, or 0.05 sd."""
-    random = np.random.default_rng(3)
-    one, other = np.sort(random.normal(size=20_000)), np.sort(random.normal(shift, size=5000))
+    draw = np.random.default_rng(3)
+    one, other = np.sort(draw.normal(size=20_000)), np.sort(draw.normal(shift, size=5000))
     profile = numeric_profile("x", one)
     reference, current = histogram(profile, one)[:-1], histogram(profile, other)[:-1]
     exact = kolmogorov_smirnov(one, other)
@@ -136,8 +138,8 @@ def _far(
     statistic: object, quantile: object, shares: NDArray[np.float64], n: int, m: int, draws: int
 ) -> float:
     """Return how often a statistic of pooled counts exceeds its null quantile at 1 %, as a multiple of 1 %."""
-    random = np.random.default_rng(11)
-    pairs = zip(random.multinomial(n, shares, draws), random.multinomial(m, shares, draws), strict=True)
+    draw = np.random.default_rng(11)
+    pairs = zip(draw.multinomial(n, shares, draws), draw.multinomial(m, shares, draws), strict=True)
     hits = 0
     for one, other in pairs:
         before, now = pooled(one, other)
@@ -193,17 +195,22 @@ def test_false_discovery_rates_are_scipys(found: list[float], rate: float) -> No
 
 def tables(n: int, m: int) -> tuple[dict[str, NDArray[np.generic]], dict[str, NDArray[np.generic]]]:
     """Return two tables of a shifted number, an unchanged one with gaps, and a category."""
-    random = np.random.default_rng(5)
+    draw = np.random.default_rng(5)
 
     def one(rows: int, shift: float) -> dict[str, NDArray[np.generic]]:
-        gaps = random.gamma(2, size=rows)
-        gaps[random.random(rows) < 0.1] = np.nan
+        gaps = draw.gamma(2, size=rows)
+        gaps[draw.random(rows) < 0.1] = np.nan
         words = np.array(["a", "b", "c", None], object)[
-            random.choice(4, rows, p=[0.5 - shift / 4, 0.3, 0.1 + shift / 4, 0.1])
+            draw.choice(4, rows, p=[0.5 - shift / 4, 0.3, 0.1 + shift / 4, 0.1])
         ]
-        return {"x": random.normal(shift, 2.0, rows), "gaps": gaps, "word": words}
+        return {"x": draw.normal(shift, 2.0, rows), "gaps": gaps, "word": words}
 
     return one(n, 0.0), one(m, 1.0)
+
+
+def as_arrow(columns: dict[str, NDArray[np.generic]]) -> pa.Table:
+    """Return a table with nulls for what is missing."""
+    return pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
 
 
 @pytest.mark.parametrize(("n", "m"), [(900, 800), (5000, 5000), (5000, 3000)])
@@ -211,13 +218,8 @@ def tables(n: int, m: int) -> tuple[dict[str, NDArray[np.generic]], dict[str, ND
 def test_tables_are_compared_as_scipy_does(n: int, m: int, arrow: bool) -> None:
     """All statistics of NumPy and Arrow tables, and which are the defaults for few and for many rows."""
     before, now = tables(n, m)
-    given = (pa.table(before), pa.table(now)) if arrow else (before, now)
-    if arrow:
-        given = tuple(
-            table.set_column(1, "gaps", pa.array(of["gaps"], from_pandas=True))
-            for table, of in zip(given, (before, now), strict=True)
-        )
-    x, gaps, word = compare(*given, statistics=STATISTICS)
+    one, other = (as_arrow(before), as_arrow(now)) if arrow else (before, now)
+    x, gaps, word = compare(one, other, statistics=STATISTICS)
     a, b = np.asarray(before["x"], np.float64), np.asarray(now["x"], np.float64)
     assert x.value["wasserstein"] == pytest.approx(stats.wasserstein_distance(a, b) / a.std())
     assert x.value["kolmogorov_smirnov"] == pytest.approx(stats.ks_2samp(a, b).statistic)
@@ -230,7 +232,7 @@ def test_tables_are_compared_as_scipy_does(n: int, m: int, arrow: bool) -> None:
         stats.chi2_contingency(np.array(shares)).pvalue, rel=1e-6, abs=1e-12
     )
     assert "wasserstein" not in word.value
-    defaults = [set(one.value) for one in compare(*given)]
+    defaults = [set(one.value) for one in compare(one, other)]
     large = n > 1000
     assert defaults[0] == ({"wasserstein"} if large else {"kolmogorov_smirnov"})
     assert defaults[2] == ({"jensen_shannon"} if large else {"chi_square"})

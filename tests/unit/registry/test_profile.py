@@ -6,12 +6,22 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.linear_model import LogisticRegression
 
 from loopwright.errors import Damaged
-from loopwright.records import Column, Signature, Task
+from loopwright.records import Column, DatasetRef, Signature, Task
 from loopwright.registry import Profile, histogram, profile_of, read_profile
-from loopwright.registry.profile import categorical_profile, numeric_profile
+from loopwright.registry.description import describe
+from loopwright.registry.profile import (
+    QUANTILES,
+    SCORE_EDGES,
+    categorical_profile,
+    hash_of,
+    numeric_profile,
+    scores_of,
+)
+from loopwright.registry.registration import write_extra_files
 
 
 def test_histogram_of_the_training_data_is_the_reference() -> None:
@@ -106,3 +116,102 @@ def test_regression_predictions_are_profiled_as_numbers() -> None:
     profile = profile_of({"a": np.arange(100.0)}, signature, np.arange(100.0))
     assert profile.prediction.kind == "numeric"
     assert profile.rows == 100
+
+
+def test_numbers_have_quantiles_and_count_what_is_infinite() -> None:
+    """Quantiles are values of the data; infinite numbers are counted and in no moment, quantile or range."""
+    values = np.concatenate([np.arange(1.0, 1001.0), [np.inf, -np.inf, np.inf, np.nan]])
+    profile = numeric_profile("x", values)
+    assert (profile.infinite, profile.nulls, profile.rows) == (3, 1, 1004)
+    assert profile.quantiles == (1.0, 10.0, 50.0, 250.0, 500.0, 750.0, 950.0, 990.0, 999.0)
+    assert len(profile.quantiles) == len(QUANTILES)
+    assert (profile.mean, profile.minimum, profile.maximum) == (500.5, 1.0, 1000.0)
+    assert sum(profile.counts) == 1003
+
+
+def test_numbers_at_the_end_of_all_decimals_survive_their_file(tmp_path: Path) -> None:
+    """JSON has no infinity: no edge or quantile is ever one, however large the numbers are."""
+    huge = np.finfo(np.float64).max
+    for values in ([-huge], [huge], [-huge, huge], [np.inf], np.linspace(-huge / 2, huge / 2, 100)):
+        signature = Signature((Column("a", "double"),), Task.regression)
+        profile = profile_of({"a": np.array(values)}, signature, np.zeros(1))
+        path = tmp_path / "profile.json"
+        path.write_bytes(msgspec.json.encode(profile))
+        assert read_profile(path) == profile
+
+
+def test_rare_categories_are_known_by_their_hash() -> None:
+    """What training had beyond the 64 counted categories is kept as hashes, the same on every machine."""
+    random = np.random.default_rng(0)
+    values = np.array([f"c{one}" for one in random.zipf(1.5, 20_000)], dtype=object)
+    profile = categorical_profile("x", values)
+    distinct, counts = np.unique(values.astype(str), return_counts=True)
+    assert profile.distinct == len(distinct)
+    assert profile.singletons == (counts == 1).sum()
+    if profile.complete:
+        assert len(profile.known) == 8 * (profile.distinct - 64)
+    assert hash_of("Zürich") == 636548684707296368
+    few = categorical_profile("x", np.array(["a", "b"], dtype=object))
+    assert (few.complete, few.tells_unseen, few.known, few.held) == (True, True, b"", ())
+
+
+def test_the_chance_of_a_new_category_is_estimated() -> None:
+    """Good and Turing's estimate is near the share of rows of a second sample that the first had not seen."""
+    random = np.random.default_rng(3)
+    shares = 1 / np.arange(1, 3001) ** 1.2
+    shares /= shares.sum()
+    first, second = (random.choice(3000, 5000, p=shares) for _ in range(2))
+    profile = categorical_profile("x", np.array([f"c{one}" for one in first], dtype=object))
+    new = np.isin(second, first, invert=True).mean()
+    assert profile.unseen_chance == pytest.approx(new, abs=0.015)
+
+
+def test_many_equal_categories_are_counted_in_rows_that_did_not_choose_them() -> None:
+    """Of a thousand equally likely categories the 64 chosen hold their fair share of the rows they are counted in."""
+    random = np.random.default_rng(1)
+    values = np.array([f"c{one}" for one in random.integers(0, 1000, 20_000)], dtype=object)
+    profile = categorical_profile("x", values)
+    share = sum(profile.counts) / 20_000
+    fair = sum(profile.comparable[:-2]) / sum(profile.comparable)
+    assert share > 0.075 > fair == pytest.approx(0.064, abs=0.006)
+    assert sum(profile.reference) == 20_000
+    assert len(profile.comparable) == len(profile.reference)
+
+
+def test_scores_and_calibration_of_a_real_model(tmp_path: Path) -> None:
+    """What `register` writes beside a classifier has its scores and its calibration, and declared segments."""
+    frame = load_breast_cancer(as_frame=True).frame[["mean radius", "mean texture", "target"]]
+    frame["size"] = np.where(frame["mean radius"] > 14, "large", "small")
+    frame["large"] = frame["mean radius"] > 14
+    features = frame[["mean radius", "mean texture", "large"]]
+    model = LogisticRegression(max_iter=2000).fit(features, frame["target"])
+    described = describe(model, frame[[*features.columns, "target"]], "target")
+    training = DatasetRef("t", "digest", len(frame), tuple(frame.columns), "")
+    write_extra_files(tmp_path, described, training, {}, segments=("large",))
+    profile = read_profile(tmp_path / "profile.json")
+    assert profile.format == 2
+    assert profile.scores is not None
+    assert (profile.scores.rows, profile.scores.edges) == (569, SCORE_EDGES)
+    assert sum(one.rows for one in profile.calibration) == 569
+    observed = sum(one.observed * one.rows for one in profile.calibration) / 569
+    assert observed == pytest.approx(frame["target"].mean())
+    assert profile.calibration[0].observed < 0.2 < 0.8 < profile.calibration[-1].observed
+    assert all(0 <= one.predicted <= 1 for one in profile.calibration)
+    parts = {one.value: one for one in profile.segments}
+    assert set(parts) == {"True", "False"}
+    assert parts["True"].rows == int(frame["large"].sum())
+    assert sum(parts["True"].counts["mean radius"]) == parts["True"].rows
+
+
+def test_several_classes_have_the_score_of_their_best_one() -> None:
+    """With three classes the score is the largest probability, and right is a row of that class."""
+    probability = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.05, 0.92, 0.03]])
+    assert scores_of(probability).tolist() == [0.7, 0.6, 0.92]
+    signature = Signature((), Task.classification, "t", ("a", "b", "c"))
+    answers = np.array(["a", "c", "b"], dtype=object)
+    profile = profile_of({}, signature, answers, probability=probability, actual=["a", "b", "b"])
+    assert [(one.predicted, one.observed, one.rows) for one in profile.calibration] == [
+        (pytest.approx(0.6), 0.0, 1),
+        (pytest.approx(0.7), 1.0, 1),
+        (pytest.approx(0.92), 1.0, 1),
+    ]

@@ -44,7 +44,7 @@ def test_a_turn_counts_what_was_logged_whatever_else_fails(
 def test_upkeep_merges_only_what_is_counted(project: Project) -> None:
     """Segments that the follower has not seen stay as they are until it has."""
     controller = Controller(project)
-    upkeep = Upkeep(project, controller.ledger, threading.Event())
+    upkeep = Upkeep(controller.declared, controller.ledger, threading.Event())
     log = PredictionLog(project, "quiet", "iris", FLOWERS, seal_rows=5)
     log.append(rows(project, 1))
     controller.turn()
@@ -75,6 +75,6 @@ def test_upkeep_that_fails_is_logged_and_goes_on(
 
     monkeypatch.setattr("loopwright.release.upkeep.maintain", fail)
     monkeypatch.setattr("loopwright.monitor.live.roll_up", lambda *_: rolled.append(1))
-    Upkeep(project, controller.ledger, threading.Event()).turn()
+    Upkeep(controller.declared, controller.ledger, threading.Event()).turn()
     assert rolled == [1]
     assert "the disk is full" in caplog.text

@@ -28,6 +28,8 @@ _SEPARATORS = re.compile(r"[/:@?&=#,;\s]+")
 #: Parts that are shorter than this are left in error texts: they would cut holes into ordinary words.
 _SHORT = 4
 HIDDEN = "***"
+#: Names of servers are not longer.
+_LONGEST = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,9 @@ class Address:
     def _shown(self) -> str:
         scheme, found, rest = self.text.partition("://")
         whole = _VARIABLE.fullmatch(self.text)
-        if whole:
+        if whole and len(self.text) <= _LONGEST:
             return self.text
-        if not found or not re.fullmatch(r"[A-Za-z0-9+.-]+", scheme):
+        if not found or not re.fullmatch(r"[A-Za-z0-9+.-]{1,32}", scheme):
             return HIDDEN
         host = _host(rest) if scheme.lower() in _WITH_HOST else ""
         return f"{scheme}://{host or HIDDEN}"
@@ -116,7 +118,7 @@ def _host(rest: str) -> str:
     server, _, path = before.partition("/")
     unquoted = "@" in path or server.count("@") > 1 or ("@" in query and "=" not in query.partition("@")[0])
     host = server.rpartition("@")[2]
-    return host if not unquoted and _HOST.match(host) else ""
+    return host if not unquoted and len(host) <= _LONGEST and _HOST.match(host) else ""
 
 
 def addresses(texts: Iterable[str]) -> dict[str, Address]:

@@ -141,7 +141,7 @@ def _html(text: str) -> str:
 
 def _refused(address: Address, reason: str) -> Unavailable:
     return Unavailable(
-        f"{address.name}: {address.hide(reason)}.".replace("..", "."),
+        f"{address.name}: {address.hide(reason).rstrip('.')}.",
         hint="loopwright alert test   (sends a message to each address and says what went wrong)",
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,8 +20,8 @@ import sqlalchemy as sa
 
 from loopwright import plugins
 from loopwright.config import AlertsConfig, Project
-from loopwright.errors import Conflict, listing, nearest
-from loopwright.ledger import Event, Ledger
+from loopwright.errors import Conflict, Damaged, listing, nearest
+from loopwright.ledger import Event, Ledger, State
 from loopwright.ledger.schema import deliveries as _table
 from loopwright.ledger.schema import events as _events
 from loopwright.monitor.alerting import messages, silences
@@ -40,6 +41,7 @@ __all__ = [
     "unknown_check",
 ]
 
+log = logging.getLogger(__name__)
 #: Alerts that open within this time of the first are told in one message.
 GROUP = timedelta(seconds=5)
 #: How long after each failed attempt the next one is made; after the last of them a row has failed.
@@ -95,10 +97,9 @@ def tick(project: Project, ledger: Ledger, now: datetime) -> int:
         How many rows were written or set free.
     """
     config, now = project.config.alerts, now.astimezone(UTC)
-    count = _enqueue(config, ledger, now)
     if config.escalate_after is not None:
-        count += _escalate(config, ledger, now)
-    return count + _apply_silences(ledger, now)
+        _escalate(config, ledger, now)
+    return _enqueue(config, ledger, now) + _apply_silences(ledger, now)
 
 
 def _enqueue(config: AlertsConfig, ledger: Ledger, now: datetime) -> int:
@@ -111,8 +112,11 @@ def _enqueue(config: AlertsConfig, ledger: Ledger, now: datetime) -> int:
     count = 0
     for event in fresh:
         reason = _KINDS[event.kind]
-        alert = event.read(Alert)
-        if not _told(config, alert) or (reason == "opened" and _stale(ledger, event, alert, now)):
+        alert = _read(event)
+        if alert is None or (reason == "opened" and _stale(ledger, event, alert, now)):
+            continue
+        # Who was told of it hears that it is over, however it was judged in the end.
+        if reason != "resolved" and not _told(config, alert):
             continue
         to = config.escalate_to if reason == "escalated" else config.to
         if reason == "resolved":
@@ -120,6 +124,16 @@ def _enqueue(config: AlertsConfig, ledger: Ledger, now: datetime) -> int:
         count += _write(ledger, event, alert, reason, sorted(addresses(to)), now)
     ledger.put(*_POSITION, {"event": fresh[-1].id}, expect=state.revision if state else 0)
     return count
+
+
+def _read(found: Event | State) -> Alert | None:
+    """Return the alert of an event or a state; None where that is none, which must not hold up all the others."""
+    try:
+        return found.read(Alert)
+    except Damaged as error:
+        # An event is read once, a state at each turn.
+        log.log(logging.WARNING if isinstance(found, Event) else logging.DEBUG, "%s", error.fact)
+        return None
 
 
 def _news(ledger: Ledger, seen: int) -> list[Event]:
@@ -196,16 +210,15 @@ def _knows(connection: sa.Connection, alert: str, address: str) -> bool:
     return connection.execute(query).scalar() in {"pending", "sent"}
 
 
-def _escalate(config: AlertsConfig, ledger: Ledger, now: datetime) -> int:
+def _escalate(config: AlertsConfig, ledger: Ledger, now: datetime) -> None:
     """Note of each alert that nobody looked after that it is told further; the event of that becomes the rows."""
     assert config.escalate_after is not None
     quiet: list[Silence] | None = None
-    count = 0
     for state in ledger.states("alert"):
-        if state.value["state"] != "open" or state.value.get("escalated") is not None:
+        if state.value.get("state") != "open" or state.value.get("escalated") is not None:
             continue
-        alert = state.read(Alert)
-        if now - alert.since < config.escalate_after or not _told(config, alert):
+        alert = _read(state)
+        if alert is None or now - alert.since < config.escalate_after or not _told(config, alert):
             continue
         quiet = silences.active(ledger, now) if quiet is None else quiet
         opened = _opened(ledger, alert)
@@ -225,8 +238,6 @@ def _escalate(config: AlertsConfig, ledger: Ledger, now: datetime) -> int:
                 subject=alert.model,
                 cause=cause,
             )
-            count += 1
-    return count
 
 
 def _opened(ledger: Ledger, alert: Alert) -> Event | None:
@@ -248,18 +259,19 @@ def _apply_silences(ledger: Ledger, now: datetime) -> int:
         return 0
     newest = {(row.alert, row.address, row.reason): row.id for row in rows}
     states = {key: ledger.get("alert", key) for key in {row.alert for row in rows}}
+    alerts = {key: _read(state) for key, state in states.items() if state is not None}
     changes: list[tuple[int, dict[str, Any]]] = []
     for row in rows:
-        state = states[row.alert]
-        if state is None:
+        alert = alerts.get(row.alert)
+        if alert is None:
             continue
-        covered = silences.covers(state.read(Alert), quiet) is not None
+        covered = silences.covers(alert, quiet) is not None
         if row.state == "pending" and covered:
             changes.append((row.id, {"state": "silenced", "error": ""}))
         elif row.state == "silenced" and not covered:
             # What opened again in the silence is told once.
             last = newest[row.alert, row.address, row.reason] == row.id
-            wanted = last and row.reason != "resolved" and state.value["state"] == "open"
+            wanted = last and row.reason != "resolved" and alert.state == "open"
             changes.append((row.id, {"state": "pending", "due": now} if wanted else {"error": _OVER}))
     with ledger.writing() as connection:
         for key, values in changes:

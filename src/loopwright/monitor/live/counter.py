@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -80,7 +81,7 @@ class Counted:
             return
         order = np.lexsort((starts, versions))
         if (np.diff(order) != 1).any():
-            batch = batch.take(columns.numbers(order, _int64()))
+            batch = batch.take(columns.numbers(order, pa.int64()))
             starts, versions, spans = starts[order], versions[order], spans[order]
         cuts = [0, *(np.flatnonzero(_changes(starts, versions)) + 1).tolist(), batch.num_rows]
         for first, last in itertools.pairwise(cuts):
@@ -91,9 +92,3 @@ class Counted:
 def _changes(starts: NDArray[np.int64], versions: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return behind which rows another span or version begins, shape (n - 1,)."""
     return np.asarray((np.diff(starts) != 0) | (np.diff(versions) != 0))
-
-
-def _int64() -> Any:
-    import pyarrow as pa
-
-    return pa.int64()

@@ -54,9 +54,15 @@ class Follower:
         self._logs: dict[str, _Followed] = {}
         self._first = 0
         self._looked = float("-inf")
-        self._horizon = 0
-        #: Whether rows are left that the last turn had no time for. Files must neither be merged nor deleted meanwhile.
+        #: Whether rows are left that the last turn had no time for.
         self.behind = True
+
+    def configure(self, project: Project) -> None:
+        """Take over the configuration as it is now, where it is another one."""
+        if project is not self._project:
+            self._project = project
+            for followed in self._logs.values():
+                followed.configure(project)
 
     def turn(self, now: datetime, *, rows: int = TURN_ROWS, seconds: float = TURN_S) -> int:
         """Count what is new and return how many rows that were.
@@ -72,8 +78,7 @@ class Follower:
             About how much is done at most.
         """
         self._look()
-        # A clock that moved back must not count rows into minutes that were dropped.
-        self._horizon = max(self._horizon, horizon_us(now))
+        minutes_from_us = horizon_us(now)
         until = time.perf_counter() + seconds
         done, behind = 0, False
         names = list(self._logs)
@@ -84,7 +89,7 @@ class Follower:
                 behind = True
                 break
             limit = _Limit((rows - done) // share, left / share)
-            counted, more = self._follow(self._logs[name], limit)
+            counted, more = self._follow(self._logs[name], limit, minutes_from_us)
             done += counted
             behind |= more
         self.behind = behind
@@ -103,11 +108,11 @@ class Follower:
             elif followed.changes is not None and followed.changes != changes.get(name):
                 followed.forget()
 
-    def _follow(self, followed: _Followed, limit: _Limit) -> tuple[int, bool]:
+    def _follow(self, followed: _Followed, limit: _Limit, minutes_from_us: int) -> tuple[int, bool]:
         if time.monotonic() < followed.not_before:
             return 0, False
         try:
-            return followed.turn(limit, self._horizon)
+            return followed.turn(limit, minutes_from_us)
         except Conflict as error:
             log.info("%s", error.fact)
             followed.forget()
@@ -142,8 +147,12 @@ class _Followed:
         self._project = project
         self._ledger = ledger
         self._kept = Kept(ledger)
-        self._folder = files.of_deployment(project, name)
         self._anew_at = self._forgot_at = self._store_at = float("-inf")
+        self.forget()
+
+    def configure(self, project: Project) -> None:
+        """Take over another configuration: what is logged as it came, and where segments lie, may have changed."""
+        self._project = project
         self.forget()
 
     def forget(self) -> None:
@@ -152,6 +161,7 @@ class _Followed:
         self._hidden = frozenset(INPUT + one for one in left_out(config)) if config else frozenset()
         self._model = model_of(self._project, self._ledger, self.name)
         self._plans = Plans(self._project, self._ledger)
+        self._folder = files.of_deployment(self._project, self.name)
         self._source = Source(self._folder)
         self._known: Known | None = None
         self._todo: list[Segment] = []

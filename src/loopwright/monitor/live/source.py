@@ -30,7 +30,7 @@ _UNCOUNTED = frozenset(
 
 
 class Chunk(NamedTuple):
-    """Rows of one file: `batch` has those from row `first` on, and the file is read up to row `last`, excluded."""
+    """Rows of one file; with them, its first `last` rows are read."""
 
     stem: str
     batch: Any
@@ -129,9 +129,9 @@ class Source:
                 first, last = last, last + file.metadata.row_group(group).num_rows
                 if last <= counted:
                     continue
-                # One chunk a column, whatever the pages are.
-                table = file.read_row_group(group, columns=names, use_threads=False).combine_chunks()
-                for batch in table.to_batches():
-                    for start in range(max(0, counted - first), batch.num_rows, _ROWS):
-                        part = batch.slice(start, _ROWS)
-                        yield Chunk(segment.stem, part, first + start + part.num_rows)
+                table = file.read_row_group(group, columns=names, use_threads=False)
+                table = table.slice(max(0, counted - first)).combine_chunks()
+                at = last - table.num_rows
+                for batch in table.to_batches(max_chunksize=_ROWS):
+                    at += batch.num_rows
+                    yield Chunk(segment.stem, batch, at)

@@ -1,0 +1,1 @@
+"""Simulated worlds that the checks of the monitors are run on, through the interface they have in production."""
