@@ -92,25 +92,19 @@ def run(*, scale: float = 1.0) -> dict[str, float]:
 def _paths(end: datetime) -> Iterator[tuple[str, str]]:
     base = f"/api/monitoring/deployments/{API}"
     start = (end - 2 * LENGTH).isoformat().replace("+", "%2B")
-    parts = (
-        "",
-        "/health",
-        "/series?seconds=900",
-        "/series?seconds=604800",
-        "/log",
-        "/performance",
-        "/estimated",
-    )
-    parts += (
-        "/segments",
-        "/kpis",
-        "/labels",
-        "/quality",
-        "/drift",
-        "/drift?windows=2000&limit=30",
-        "/features",
-    )
-    parts += ("/features/number_00", "/features/text_00", "/windows?limit=1000", f"/windows/{start}")
+    parts = [
+        *(
+            "",
+            "/health",
+            "/series?seconds=900",
+            "/series?seconds=604800",
+            "/log",
+            "/performance",
+            "/estimated",
+        ),
+        *("/segments", "/kpis", "/labels", "/quality", "/drift", "/drift?windows=2000&limit=30", "/features"),
+        *("/features/number_00", "/features/text_00", "/windows?limit=1000", f"/windows/{start}"),
+    ]
     yield "page_api_s", "/api/deployments"
     yield "page_api_s", f"/api/deployments/{API}"
     for part in parts:

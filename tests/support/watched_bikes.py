@@ -182,7 +182,15 @@ def _judge_inputs(
         found.append(_signal(window, "missing", name, missing, 0.012, fired=missing > 0.012))
     found += [
         _signal(window, "unseen", "weather", 0.004, 0.011),
-        _signal(window, "out_of_range", "temperature", 0.03 if turned else 0.002, 0.012, fired=turned),
+        _signal(
+            window,
+            "out_of_range",
+            "temperature",
+            0.03 if turned else 0.002,
+            0.012,
+            fired=turned,
+            detail={"low": -12.0, "high": 37.0, "below": 0, "above": 18},
+        ),
         _signal(window, "volume", "rows", 600.0, 420.0),
         _signal(window, "duplicates", "", 0.0, 0.01),
         _signal(window, "service", "latency_p99", 18.0 + 4 * random.random(), 50.0),
@@ -207,20 +215,21 @@ def _judge_inputs(
 
 
 def _drift_detail(name: str, window: Window, random: np.random.Generator) -> dict[str, Any]:
+    """Return what the drift check keeps of an input that moved."""
     if name in TEXTS:
-        bins = [
-            {"bin": label, "reference": share, "current": share + moved}
-            for label, share, moved in zip(
-                WEATHER, (0.5, 0.3, 0.15, 0.05), (-0.18, -0.02, 0.15, 0.05), strict=True
-            )
-        ]
+        bins = {
+            "labels": list(WEATHER),
+            "reference": [0.5, 0.3, 0.15, 0.05],
+            "current": [0.32, 0.28, 0.3, 0.1],
+        }
         return {"bins": bins, "what": "share of 'rain' 15 % -> 30 %"}
     edges = np.linspace(-2, 2, 9)
     before, after = np.exp(-(edges**2) / 2), np.exp(-((edges - 1) ** 2) / 2)
-    bins = [
-        {"bin": f"{edge:.1f}", "reference": float(one / before.sum()), "current": float(two / after.sum())}
-        for edge, one, two in zip(edges, before, after, strict=True)
-    ]
+    bins = {
+        "labels": [f"{edge:.1f}" for edge in edges],
+        "reference": (before / before.sum()).tolist(),
+        "current": (after / after.sum()).tolist(),
+    }
     mean = 19.0 + random.normal(0, 0.3) + window.start.hour / 24
     return {"bins": bins, "what": "mean 12 -> 19.2 (+1.0 sd)", "mean": mean}
 

@@ -284,6 +284,9 @@ def test_bins_that_are_none_are_passed_over() -> None:
         {"bins": [{"bin": "a", "reference": 30, "current": 1}, {"bin": "b", "reference": 10, "current": 3}]}
     )
     assert [(one.reference, one.current) for one in found] == [(0.75, 0.25), (0.25, 0.75)]
+    lists = {"labels": ["a", "b"], "reference": [0.75, 0.25], "current": [0.25, 0.75]}
+    assert bins_of({"bins": lists}) == found
+    assert bins_of({"bins": lists | {"current": [1.0]}}) == ()
     for wrong in (None, 3, [3], [{"bin": "a"}], [{"bin": "a", "reference": "x", "current": 1}], []):
         assert bins_of({"bins": wrong}) == ()
     assert bins_of({}) == ()

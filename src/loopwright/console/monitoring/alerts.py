@@ -155,19 +155,26 @@ def _finite(value: float | None) -> float | None:
 
 
 def bins_of(detail: dict[str, Any], most: int = _BINS) -> tuple[Bin, ...]:
-    """Return the bins that a check left for a plot, as shares; none where it left none, or what is no bins."""
+    """Return the bins that a check left for a plot, as shares; none where it left none, or what is no bins.
+
+    They are lists ``labels``, ``reference`` and ``current`` of one length, or a list of objects with ``bin``,
+    ``reference`` and ``current``; shares or counts.
+    """
     found = detail.get("bins")
-    if not isinstance(found, list):
-        return ()
     try:
-        named = [
-            (str(one.get("bin", one.get("label", ""))), one["reference"], one["current"]) for one in found
-        ]
+        if isinstance(found, dict):
+            named = list(zip(found["labels"], found["reference"], found["current"], strict=True))
+        elif isinstance(found, list):
+            named = [(one["bin"], one["reference"], one["current"]) for one in found]
+        else:
+            return ()
         before, after = (sum(float(one[place]) for one in named) for place in (1, 2))
         if before <= 0 or after <= 0:
             return ()
-        return tuple(Bin(name, float(one) / before, float(two) / after) for name, one, two in named[:most])
-    except (TypeError, KeyError, ValueError, AttributeError):
+        return tuple(
+            Bin(str(name), float(one) / before, float(two) / after) for name, one, two in named[:most]
+        )
+    except (TypeError, KeyError, ValueError):
         return ()
 
 

@@ -178,7 +178,8 @@ class Source:
         if before is not None:
             query = query.where(windows.c.start_us < micros(before))
         if at is not None:
-            query = query.where(windows.c.start_us == micros(at))
+            # With both phases named the index is used to its end.
+            query = query.where(windows.c.phase.in_((INPUTS, LABELS)), windows.c.start_us == micros(at))
         query = query.order_by(windows.c.start_us.desc(), windows.c.id.desc())
         with self.ledger.reading() as connection:
             return [_line(row) for row in connection.execute(query.limit(min(max(most, 1), MOST_WINDOWS)))]

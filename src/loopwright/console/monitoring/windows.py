@@ -10,7 +10,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from loopwright.console.monitoring.quality import closeness, failed_in
-from loopwright.console.monitoring.source import Source, Span, found_of, slim
+from loopwright.console.monitoring.source import INPUTS, LABELS, Source, Span, found_of, slim
 from loopwright.console.monitoring.views import Found, WindowFound, WindowPage
 from loopwright.errors import InvalidInput, NotFound
 from loopwright.ledger.schema import signals, windows
@@ -96,19 +96,20 @@ class WindowOf:
         )
 
     def _found(self, source: Source) -> tuple[tuple[Found, ...], int]:
-        where = (signals.c.deployment == self.deployment) & (
-            signals.c.window.in_(
-                sa.select(windows.c.id).where(
-                    (windows.c.deployment == self.deployment) & (windows.c.start_us == micros(self.start))
-                )
-            )
+        # Two queries: with one, databases go by the deployment instead of the window and read all that was ever found.
+        ids = sa.select(windows.c.id).where(
+            (windows.c.deployment == self.deployment)
+            & windows.c.phase.in_((INPUTS, LABELS))
+            & (windows.c.start_us == micros(self.start))
         )
-        if self.check:
-            where &= signals.c.checked == self.check
-        if self.fired:
-            where &= signals.c.fired
         with source.ledger.reading() as connection:
-            found = [found_of(row) for row in connection.execute(sa.select(*slim()).where(where))]
+            where = [signals.c.window.in_(list(connection.scalars(ids)))]
+        if self.check:
+            where.append(signals.c.checked == self.check)
+        if self.fired:
+            where.append(signals.c.fired)
+        with source.ledger.reading() as connection:
+            found = [found_of(row) for row in connection.execute(sa.select(*slim()).where(*where))]
         found.sort(
             key=lambda one: (not one.fired, one.check, bool(one.segment), -closeness(one), one.subject)
         )
