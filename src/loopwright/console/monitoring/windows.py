@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -103,7 +103,7 @@ class WindowOf:
             & (windows.c.start_us == micros(self.start))
         )
         with source.ledger.reading() as connection:
-            where = [signals.c.window.in_(list(connection.scalars(ids)))]
+            where: list[Any] = [signals.c.window.in_(list(connection.scalars(ids)))]
         if self.check:
             where.append(signals.c.checked == self.check)
         if self.fired:
