@@ -21,7 +21,7 @@ from loopwright.console.monitoring.views import (
 from loopwright.console.monitoring.words import name_of, value_of
 from loopwright.console.views import Tone
 
-__all__ = ["alert_url", "brief", "card", "counts", "curve", "full", "plot", "silences"]
+__all__ = ["alert_url", "brief", "card", "counts", "curve", "full", "mini", "plot", "silences"]
 
 SEVERITIES: dict[str, Tone] = {"critical": "bad", "warning": "warn", "info": "info"}
 _TOLD = {
@@ -62,7 +62,7 @@ def card(alert: AlertLine, reader: Reader, *, short: bool = False) -> Html:
     """Return one alert: what is wrong, since when, and buttons."""
     past = alert.state == "resolved"
     tone: Tone = "good" if past else SEVERITIES[alert.severity]
-    about = f"{name_of(alert.check)}{' · ' + alert.subject if alert.subject else ''}"
+    about = " · ".join(filter(None, (name_of(alert.check), alert.subject, alert.segment)))
     return el(
         f"article.alert{'.past' if past else ''}",
         el(
@@ -78,7 +78,7 @@ def card(alert: AlertLine, reader: Reader, *, short: bool = False) -> Html:
         el("p.alert-said", alert.message),
         None if short else _facts(alert),
         el("p.alert-advice", el("b", "What to do: "), alert.advice) if alert.advice and not past else None,
-        None if short or not alert.bins else plot(alert.bins),
+        None if short or not alert.bins else mini(alert.bins),
         None if past else _buttons(alert),
         data_alert=alert.short,
         data_state=alert.state,
@@ -125,6 +125,37 @@ def _buttons(alert: AlertLine) -> Html:
         if alert.silenced_until
         else button("Silence 1 h", "silence", '{"seconds": 3600}', "Silence for an hour the alert on"),
         el("span.act-said", role="status", aria_live="polite"),
+    )
+
+
+def mini(bins: tuple[Bin, ...]) -> Html:
+    """Return the distribution in the reference and now as a small picture, bin beside bin."""
+    top = max((max(one.reference, one.current) for one in bins), default=0.0) or 1.0
+    width = 100 / len(bins)
+    bars = []
+    for place, one in enumerate(bins):
+        for kind, value, shift in (("before", one.reference, 0.12), ("now", one.current, 0.5)):
+            tall = round(46 * value / top, 2)
+            bars.append(
+                el(
+                    f"rect.{kind}",
+                    x=round((place + shift) * width, 2),
+                    y=round(48 - tall, 2),
+                    width=round(0.36 * width, 2),
+                    height=tall,
+                )
+            )
+    most = max(bins, key=lambda one: one.current - one.reference)
+    text = f"most grew {most.label}: {percent(most.reference)} in training, {percent(most.current)} now"
+    return el(
+        "figure.mini",
+        el("svg", *bars, viewBox="0 0 100 48", preserveAspectRatio="none", role="img", aria_label=text),
+        el(
+            "figcaption.legend",
+            el("span", el("i.before"), "training"),
+            el("span", el("i.now"), "now"),
+            el("span", text),
+        ),
     )
 
 
@@ -204,6 +235,7 @@ def full(view: AlertDetail, reader: Reader) -> Html:
         feature = el("a", f"All about {alert.subject}", href=feature_url(alert.deployment, alert.subject))
     return join(
         card(alert, reader),
+        el("section.panel", el("h2", "Distribution"), plot(alert.bins)) if alert.bins else None,
         el("section.panel", el("h2", "How it went"), curve(view.points), feature) if view.points else feature,
         el("section.panel", el("h2", "History"), _history(view.history, reader)),
         el("section.panel", el("h2", "Messages"), _messages(view.messages, reader)),

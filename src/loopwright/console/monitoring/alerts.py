@@ -112,7 +112,7 @@ def ordered(alerts: Sequence[Alert]) -> list[Alert]:
         alerts,
         key=lambda one: (
             ("open", "acknowledged", "resolved").index(one.state),
-            _GRAVITY[one.severity] if one.state != "resolved" else 0,
+            (_GRAVITY[one.severity], bool(one.segment)) if one.state != "resolved" else (0, False),
             -(one.changed or one.since).timestamp() if one.state == "resolved" else -one.since.timestamp(),
         ),
     )

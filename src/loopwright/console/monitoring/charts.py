@@ -102,15 +102,16 @@ def labels(found: Labels, colours: Palette) -> Options:
     """Return one bar for each window: the share of expected labels that came, and what is still on the way."""
     arrived, missing = [], []
     for window in found.windows:
-        share = min(1.0, window.maturity or 0.0)
+        known = window.maturity is not None
+        come = window.labelled / window.rows if window.rows else 0.0
+        share = min(1.0, window.maturity if window.maturity is not None else come)
         ripe = window.state == "judged"
         colour = colours.good if ripe else colours.bad if window.state == "overdue" else colours.muted
-        facts = {"labelled": window.labelled, "rows": window.rows, "state": window.state}
+        facts = {"labelled": window.labelled, "rows": window.rows, "state": window.state, "known": known}
         style: Options = {"color": colour, "opacity": 0.75}
         if window.state == "immature":
             style["decal"] = {"symbol": "rect", "dashArrayX": [1, 0], "dashArrayY": [2, 4], "rotation": 0.8}
         arrived.append({"value": [ms(window.start), round(100 * share, 1)], "itemStyle": style} | facts)
-        known = window.maturity is not None
         missing.append({"value": [ms(window.start), round(100 * (1 - share), 1) if known else 0]} | facts)
     bar: Options = {"type": "bar", "stack": "labels", "animation": False, "barMaxWidth": 18}
     series = [
@@ -132,7 +133,7 @@ _LABELS_TOOLTIP = """p => {
     const text = document.createElement('span');
     const at = new Date(p.value[0]).toLocaleString([], {dateStyle: 'short', timeStyle: 'short', hourCycle: 'h23'});
     const share = p.seriesName === 'arrived' ? p.value[1] : 100 - p.value[1];
-    text.textContent = `${at}: ${p.data.labelled} labels of ${p.data.rows} rows, ${share} % of those expected, ${p.data.state}`;
+    text.textContent = `${at}: ${p.data.labelled} labels of ${p.data.rows} rows, ${share} % ${p.data.known ? 'of those expected' : 'of the rows'}, ${p.data.state}`;
     return text.outerHTML;
 }"""
 

@@ -97,8 +97,8 @@ def health(source: Source, name: str, alerts: list[Alert] | None = None) -> Heal
 
 
 def newest_failed(lines: list[WindowLine]) -> tuple[str, ...]:
-    """Return the checks that could not judge the newest window of a phase."""
-    return tuple(dict.fromkeys(check for line in lines for check in line.failed))
+    """Return the checks that could not judge the newest window of a phase, without their reasons."""
+    return tuple(dict.fromkeys(one.partition(":")[0] for line in lines for one in line.failed))
 
 
 def _alerts(alerts: list[Alert], name: str) -> AlertsNow:

@@ -256,6 +256,8 @@ def labels(found: Labels) -> Html:
         parts.append(el("span", el("i.waiting"), f"{waiting} on the way"))
     if overdue:
         parts.append(el("span", el("i.bad"), f"{overdue} given up"))
+    if all(one.maturity is None for one in found.windows):
+        parts.append(el("span", "how many are expected is not known yet: bars are labels by rows"))
     if found.label_delay_s is not None and found.label_delay_s >= 1:
         parts.append(el("span", f"label delay {span(found.label_delay_s)}"))
     return el("div.legend", *parts)
@@ -319,7 +321,7 @@ def others(found: tuple[Found, ...]) -> Html:
             "span.check",
             pill(
                 "bad" if one.fired else "good",
-                f"{name_of(one.check)}{' ' + one.subject if one.subject else ''} "
+                f"{name_of(one.check)}{' ' + one.subject if one.subject else ''}: "
                 f"{value_of(one.check, one.subject, one.value)}",
             ),
             title=f"limit {value_of(one.check, one.subject, one.limit)}, {one.rows:,} rows, version {one.version}",
@@ -374,7 +376,8 @@ def windows(found: tuple[WindowLine, ...], deployment: str, reader: Reader) -> H
 def window_row(one: WindowLine, deployment: str, reader: Reader) -> Html:
     """Return one window as a row."""
     what = "inputs" if one.phase == "inputs" else "labels"
-    failures = el("div.bad-text", f"failed: {', '.join(one.failed)}") if one.failed else None
+    names = ", ".join(dict.fromkeys(name_of(text.partition(":")[0]) for text in one.failed))
+    failures = el("div.bad-text", f"not judged: {names}", title="; ".join(one.failed)) if names else None
     return el(
         "tr",
         el("td", el("a", reader.stamp(one.start), href=window_url(deployment, one.start))),
