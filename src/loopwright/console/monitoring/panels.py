@@ -334,7 +334,7 @@ def others(found: tuple[Found, ...]) -> Html:
 def failed(found: tuple[FailedCheck, ...], reader: Reader) -> Html:
     """Return which checks could not judge a window, and why."""
     if not found:
-        return el("p.minor", "Every check could judge its newest window.")
+        return el("p.minor", "Every check could judge.")
     rows = [
         el(
             "li",

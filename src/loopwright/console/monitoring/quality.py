@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from loopwright.console.monitoring.source import INPUTS, LABELS, QUALITY, Source, Span
-from loopwright.console.monitoring.views import FailedCheck, Found, Quality
-from loopwright.monitor.results import micros
+from loopwright.console.monitoring.views import FailedCheck, Found, Quality, WindowLine
 
 __all__ = ["OTHERS", "QualityOf", "failed", "failed_in", "others"]
 
@@ -76,19 +74,11 @@ def failed(source: Source, deployment: str) -> tuple[FailedCheck, ...]:
     return tuple(sorted(found, key=lambda one: one.check))
 
 
-def failed_in(source: Source, deployment: str, span: Span) -> tuple[FailedCheck, ...]:
-    """Return which checks began to fail in a span of windows, and why."""
-    newest: dict[str, FailedCheck] = {}
-    for event in source.ledger.events("monitor.failed", deployment, limit=200, newest=True):
-        check, reason = str(event.payload.get("check", "")), str(event.payload.get("reason", ""))
-        if _inside(event.payload.get("window"), span):
-            newest[check] = FailedCheck(check, event.at, reason)
-    return tuple(sorted(newest.values(), key=lambda one: one.check))
-
-
-def _inside(window: object, span: Span) -> bool:
-    try:
-        start = datetime.fromisoformat(str(window["start"]))  # type: ignore[index]
-    except (TypeError, KeyError, ValueError):
-        return False
-    return span.first_us <= micros(start) <= span.last_us
+def failed_in(lines: Sequence[WindowLine]) -> tuple[FailedCheck, ...]:
+    """Return which checks could not judge a window in any of its phases, and why."""
+    made = []
+    for line in lines:
+        for text in line.failed:
+            check, _, reason = text.partition(": ")
+            made.append(FailedCheck(check, line.end, reason))
+    return tuple(made)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from loopwright.console.monitoring.quality import closeness, failed_in
-from loopwright.console.monitoring.source import INPUTS, LABELS, Source, Span, found_of, slim
+from loopwright.console.monitoring.source import INPUTS, LABELS, Source, found_of, slim
 from loopwright.console.monitoring.views import Found, WindowFound, WindowPage
 from loopwright.errors import InvalidInput, NotFound
 from loopwright.ledger.schema import signals, windows
@@ -80,7 +80,6 @@ class WindowOf:
                 hint=f"loopwright monitor windows {self.deployment}",
             )
         found, total = self._found(source)
-        at = micros(self.start)
         return WindowFound(
             deployment=self.deployment,
             model=model,
@@ -90,7 +89,7 @@ class WindowOf:
             found=found,
             total=total,
             offset=self.offset,
-            failed=failed_in(source, self.deployment, Span(at, at)),
+            failed=failed_in(phases),
             earlier=self._next(source, earlier=True),
             later=self._next(source, earlier=False),
         )
