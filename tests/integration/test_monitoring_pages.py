@@ -18,7 +18,7 @@ MODEL = f"/model/{API}"
 @pytest.fixture(scope="module")
 def bikes(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     """Return a project that has been watched for days: 500 features, a hundred segments."""
-    return watched(tmp_path_factory.mktemp("bikes"), extra=492, segments=100, windows=40)
+    return watched(tmp_path_factory.mktemp("bikes"), extra=492, segments=100, windows=24)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,7 @@ def test_the_first_page_says_what_needs_a_look(url: str, browser: Any) -> None:
     visit.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
 def test_a_model_with_many_features_and_segments_fits(
     url: str, browser: Any, scheme: str, width: int
 ) -> None:

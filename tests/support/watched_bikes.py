@@ -254,7 +254,14 @@ def _judge_labels(
         at = value + random.normal(0, 0.02) - (0.14 if number == 1 else 0)
         found.append(_performance(window, version, at, 60, segment=name))
     found.append(_signal(window, "performance", "f1", value - 0.03, math.nan, rows=540, version=version))
-    found.append(_signal(window, "calibration", "accuracy", 0.02, 0.03, rows=540, version=version))
+    bins = [
+        {"predicted": share, "observed": min(1.0, share + 0.04 * share), "rows": rows}
+        for share, rows in ((0.1, 150), (0.3, 90), (0.5, 60), (0.7, 90), (0.9, 150))
+    ]
+    detail = {"bins": bins, "of": "1"}
+    found.append(
+        _signal(window, "calibration", "probability", 0.02, 0.03, rows=540, version=version, detail=detail)
+    )
     stockouts = (0.05 if place < TURN else 0.11 if version == 3 else 0.06) + random.normal(0, 0.006)
     found.append(
         _signal(window, "kpi", "stockouts", stockouts, 0.08, fired=stockouts > 0.08, version=version)

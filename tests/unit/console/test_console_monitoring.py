@@ -26,7 +26,7 @@ from loopwright.console.monitoring.features import FeatureOf, FeaturesOf
 from loopwright.console.monitoring.health import HealthOf, OverviewOf
 from loopwright.console.monitoring.live import LiveOf
 from loopwright.console.monitoring.model import MonitoredOf
-from loopwright.console.monitoring.performance import LabelsOf, PerformanceOf, SegmentsOf
+from loopwright.console.monitoring.performance import CalibrationOf, LabelsOf, PerformanceOf, SegmentsOf
 from loopwright.console.monitoring.quality import QualityOf
 from loopwright.console.monitoring.source import Source
 from loopwright.console.monitoring.windows import WindowOf, WindowsOf
@@ -146,6 +146,17 @@ def test_segments_come_worst_first(source: Source) -> None:
     assert values == sorted(values)  # type: ignore[type-var]
     assert {one.overall for one in found.segments} == {PerformanceOf(API).answer(source).points[-1].value}
     assert len(SegmentsOf(API, offset=4, limit=10).answer(source).segments) == 2
+
+
+def test_calibration_has_how_often_forecasts_came_true(source: Source) -> None:
+    """By forecast probability, of the newest mature window; bins of another kind are none."""
+    found = CalibrationOf(API).answer(source)
+    assert found.found is not None
+    assert (found.found.subject, found.found.fired, found.of) == ("probability", False, "1")
+    assert [one.predicted for one in found.bins] == [0.1, 0.3, 0.5, 0.7, 0.9]
+    assert CalibrationOf(BATCH).answer(source).found is None
+    points = charts.calibration(found, tokens.LIGHT)["series"][1]["data"]
+    assert [point["value"][1] for point in points] == [round(one.observed, 4) for one in found.bins]
 
 
 def test_labels_and_quality(source: Source) -> None:
@@ -335,6 +346,7 @@ def test_charts_differ_between_themes_in_colours_only(source: Source) -> None:
         lambda colours: charts.estimated(view.estimated, colours),
         lambda colours: charts.kpi(view.kpis[0], colours),
         lambda colours: charts.labels(view.labels, colours),
+        lambda colours: charts.calibration(view.calibration, colours),
         lambda colours: charts.drift(drift, colours),
         lambda colours: feature_charts.distribution(feature.bins, colours),
         lambda colours: feature_charts.drift(feature.drift, colours),
@@ -393,7 +405,10 @@ def paths(bikes: Watched) -> list[str]:
         "/api/monitoring/deployments",
         BASE,
         *(f"{BASE}/{part}" for part in ("health", "series", "performance", "estimated", "segments", "kpis")),
-        *(f"{BASE}/{part}" for part in ("labels", "log", "quality", "drift", "features", "windows")),
+        *(
+            f"{BASE}/{part}"
+            for part in ("labels", "log", "calibration", "quality", "drift", "features", "windows")
+        ),
         f"{BASE}/features/temperature",
         f"{BASE}/features/{LONG}",
         f"{BASE}/windows/{start}",

@@ -175,6 +175,10 @@ def _reading(routes: APIRouter, board: Board) -> None:
         """Return performance without labels, and the assumption it rests on."""
         return answered(await board.ask(performance.EstimatedOf(name, windows)))
 
+    async def of_calibration(name: Name) -> Response:
+        """Return whether probabilities are what they say, in the newest mature window."""
+        return answered(await board.ask(performance.CalibrationOf(name)))
+
     async def of_segments(name: Name, metric: str = "", offset: Offset = 0, limit: Limit = 50) -> Response:
         """Return parts of the rows in the newest mature window, the worst first."""
         return answered(await board.ask(performance.SegmentsOf(name, metric, offset, limit)))
@@ -234,6 +238,7 @@ def _reading(routes: APIRouter, board: Board) -> None:
         (f"{of}/log", views.Logged, of_log),
         (f"{of}/performance", views.Performance, of_performance),
         (f"{of}/estimated", views.Estimated, of_estimated),
+        (f"{of}/calibration", views.Calibration, of_calibration),
         (f"{of}/segments", views.Segments, of_segments),
         (f"{of}/kpis", list[views.Kpi], of_kpis),
         (f"{of}/labels", views.Labels, of_labels),

@@ -11,11 +11,13 @@ from loopwright.console.chart_parts import (
     axis_text,
     base,
     legend,
+    line,
     marks,
     ms,
     tooltip,
 )
 from loopwright.console.monitoring.views import (
+    Calibration,
     DriftMap,
     Estimated,
     Found,
@@ -35,7 +37,7 @@ from loopwright.console.monitoring.window_charts import (
 )
 from loopwright.console.tokens import Palette
 
-__all__ = ["drift", "estimated", "kpi", "labels", "performance"]
+__all__ = ["calibration", "drift", "estimated", "kpi", "labels", "performance"]
 
 #: Metrics that cannot be above 1.
 _BOUNDED = frozenset(
@@ -81,6 +83,45 @@ def estimated(found: Estimated, colours: Palette) -> Options:
     options = over_windows(points, series, colours)
     options["yAxis"] |= extent_of(points, [limit], 1.0 if found.metric in _BOUNDED else math.inf)
     return options
+
+
+def calibration(found: Calibration, colours: Palette) -> Options:
+    """Return the share that came true by forecast probability, on the line where both are equal."""
+    text = axis_text(colours)
+    most = max((one.rows for one in found.bins), default=1)
+    points = [
+        {"value": [round(one.predicted, 4), round(one.observed, 4)], "rows": one.rows,
+         "symbolSize": round(5 + 9 * (one.rows / most) ** 0.5, 1)}
+        for one in found.bins
+    ]  # fmt: skip
+    axis: Options = {
+        "type": "value",
+        "min": 0,
+        "max": 1,
+        "interval": 0.5,
+        "axisLabel": text,
+        "splitLine": {"lineStyle": {"color": colours.grid}},
+    }
+    even = line("as forecast", [[0, 0], [1, 1]], colours.muted) | {"showSymbol": False, "silent": True}
+    even["lineStyle"] |= {"type": [4, 4], "width": 1}
+    return base(colours) | {
+        "grid": {"left": 36, "right": 14, "top": 12, "bottom": 24},
+        "xAxis": axis,
+        "yAxis": axis,
+        "tooltip": tooltip(colours) | {"trigger": "item", ":formatter": _CALIBRATION_TOOLTIP},
+        "series": [
+            even,
+            {"type": "scatter", "name": "came true", "data": points, "itemStyle": {"color": colours.accent},
+             "animation": False},
+        ],
+    }  # fmt: skip
+
+
+_CALIBRATION_TOOLTIP = """p => {
+    const text = document.createElement('span');
+    text.textContent = `forecast ${p.value[0]}: ${p.value[1]} came true, ${p.data.rows} rows`;
+    return text.outerHTML;
+}"""
 
 
 def kpi(found: Kpi, colours: Palette) -> Options:

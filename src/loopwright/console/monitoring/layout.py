@@ -60,10 +60,18 @@ def monitored(page: Page, name: str, unmonitored: Callable[[], Html], beside: Ca
         feed.chart("small", lambda view, colours: charts.estimated(view.estimated, colours),
                    label="Estimated performance by window")  # fmt: skip
         feed.cover(_no_estimate)
-    with page.panel("span-12", "Segments", "the newest mature window, the worst first", anchor="segments"):
+    with page.panel("span-8", "Segments", "the newest mature window, the worst first", anchor="segments"):
         feed.text("scroll", lambda view, _: panels.segments(view.segments))
+    with page.panel("span-4", "Calibration", "how often forecasts came true"):
+        feed.text("note", lambda view, _: panels.calibration(view.calibration))
+        feed.chart(
+            "small",
+            lambda view, colours: charts.calibration(view.calibration, colours),
+            label="How often forecasts came true, by forecast probability",
+        )
+        feed.cover(_no_calibration)
     with page.panel("span-8", "Data quality", "the newest window", anchor="quality"):
-        feed.text("scroll", lambda view, _: panels.quality(view.quality))
+        feed.text("scroll grow", lambda view, _: panels.quality(view.quality))
         feed.text("others", lambda view, _: panels.others(view.others))
     with ui.element("div").classes("column span-4"):
         with page.panel("", "Checks that could not judge", ""):
@@ -96,6 +104,13 @@ def _no_labels(view: Monitored, story: Story | None, unmonitored: Callable[[], H
     return empty(
         "Not enough labels yet: hand in what turned out to be true.", "loopwright label PREDICTION-ID ACTUAL"
     )
+
+
+def _no_calibration(view: Monitored) -> Html | None:
+    found = view.calibration
+    if found.bins or found.found is not None:
+        return None
+    return empty("Not judged: it needs labels, and the probabilities of a classifier.")
 
 
 def _no_estimate(view: Monitored) -> Html | None:

@@ -9,6 +9,7 @@ from loopwright.console.monitoring.alerts import AlertsOf
 from loopwright.console.monitoring.health import health
 from loopwright.console.monitoring.live import LoggedOf
 from loopwright.console.monitoring.performance import (
+    CalibrationOf,
     EstimatedOf,
     KpisOf,
     LabelsOf,
@@ -46,6 +47,7 @@ class MonitoredOf:
             log=LoggedOf(name).answer(source),
             performance=PerformanceOf(name).answer(source),
             estimated=EstimatedOf(name).answer(source),
+            calibration=CalibrationOf(name).answer(source),
             segments=SegmentsOf(name, limit=_SEGMENTS).answer(source),
             kpis=KpisOf(name).answer(source),
             labels=LabelsOf(name).answer(source),

@@ -9,6 +9,7 @@ from loopwright.console.formats import Reader, number, percent, size, span
 from loopwright.console.fragments import empty, pill
 from loopwright.console.markup import Html, el, join
 from loopwright.console.monitoring.views import (
+    Calibration,
     DriftMap,
     Estimated,
     FailedCheck,
@@ -26,6 +27,7 @@ from loopwright.console.views import Tone
 
 __all__ = [
     "bar",
+    "calibration",
     "drift_legend",
     "drift_table",
     "estimated",
@@ -281,6 +283,20 @@ def estimated(found: Estimated) -> Html:
             "p.minor.assumption",
             f"Estimated: {assumption.rstrip('.')}. Blind to a change of what inputs mean.",
         ),
+    )
+
+
+def calibration(found: Calibration) -> Html:
+    """Say how far probabilities are from what came true."""
+    one = found.found
+    if one is None:
+        return Html("")
+    of = f" of {found.of}" if found.of else ""
+    return el(
+        "p.minor",
+        fired(one),
+        f" {one.subject.replace('_', ' ')}{of}: off by {number(one.value)}, limit {number(one.limit)}, "
+        f"{one.rows:,} labels",
     )
 
 

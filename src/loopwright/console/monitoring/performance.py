@@ -10,17 +10,19 @@ from loopwright.config import WATCHED
 from loopwright.console.monitoring.health import judged_by, kpis
 from loopwright.console.monitoring.source import INPUTS, LABELS, WINDOWS, Source, Span
 from loopwright.console.monitoring.views import (
+    Calibration,
     Estimated,
     Found,
     Kpi,
     Labels,
     Performance,
+    Reliability,
     SegmentLine,
     Segments,
 )
 from loopwright.monitor.results import moment
 
-__all__ = ["EstimatedOf", "KpisOf", "LabelsOf", "PerformanceOf", "SegmentsOf"]
+__all__ = ["CalibrationOf", "EstimatedOf", "KpisOf", "LabelsOf", "PerformanceOf", "SegmentsOf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,40 @@ class EstimatedOf:
             for _, detail in source.in_full(self.deployment, "estimated", metric, span):
                 assumption = str(detail.get("assumption", ""))
         return Estimated(self.deployment, metric, assumption, tuple(mine))
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationOf:
+    """Whether probabilities are what they say, in the newest mature window."""
+
+    deployment: str
+
+    def stamp(self, source: Source) -> Hashable:
+        """Return what changes with each window."""
+        return source.stamp(self.deployment)
+
+    def answer(self, source: Source) -> Calibration:
+        """Read how often forecasts came true."""
+        source.project.deployment(self.deployment)
+        start = source.newest(self.deployment, LABELS)
+        found = source.found(self.deployment, "calibration", Span(start, start)) if start is not None else []
+        if not found or start is None:
+            return Calibration(self.deployment, None, "", ())
+        subject = found[-1].subject
+        one, detail = source.in_full(self.deployment, "calibration", subject, Span(start, start))[-1]
+        return Calibration(self.deployment, one, str(detail.get("of", "")), _reliability(detail.get("bins")))
+
+
+def _reliability(bins: object) -> tuple[Reliability, ...]:
+    """Return the bins that the check kept; none where they are not of probabilities."""
+    if not isinstance(bins, list):
+        return ()
+    try:
+        return tuple(
+            Reliability(float(one["predicted"]), float(one["observed"]), int(one["rows"])) for one in bins
+        )
+    except (TypeError, KeyError, ValueError):
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

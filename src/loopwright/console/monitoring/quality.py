@@ -11,7 +11,7 @@ from loopwright.console.monitoring.views import FailedCheck, Found, Quality, Win
 __all__ = ["OTHERS", "QualityOf", "failed", "failed_in", "others"]
 
 #: Checks whose newest values are shown as they are, beside the panels of their own that others have.
-OTHERS = {"service": INPUTS, "prediction_drift": INPUTS, "calibration": LABELS}
+OTHERS = ("service", "prediction_drift")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,8 @@ def closeness(one: Found) -> float:
 
 def others(source: Source, deployment: str) -> tuple[Found, ...]:
     """Return the newest findings over all rows of checks that have no panel of their own."""
-    found: list[Found] = []
-    for phase in (INPUTS, LABELS):
-        start = source.newest(deployment, phase)
-        if start is not None:
-            names = [name for name, of in OTHERS.items() if of == phase]
-            found += source.found(deployment, names, Span(start, start))
+    start = source.newest(deployment, INPUTS)
+    found = source.found(deployment, OTHERS, Span(start, start)) if start is not None else []
     order = {name: place for place, name in enumerate(OTHERS)}
     return tuple(sorted(found, key=lambda one: (order[one.check], one.subject, one.version)))
 

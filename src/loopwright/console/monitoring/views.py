@@ -5,14 +5,39 @@ Times are UTC. Shares are 0 to 1. None means "not known", never 0.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
+
+from loopwright.console.monitoring.alert_views import (
+    AlertDetail,
+    AlertLine,
+    AlertPage,
+    AlertsNow,
+    Message,
+    Severity,
+    SilenceLine,
+    Told,
+)
+from loopwright.console.monitoring.feature_views import (
+    Category,
+    DriftCell,
+    DriftedFeature,
+    DriftMap,
+    FeatureLine,
+    FeaturePage,
+    FeatureStory,
+    FeatureVersion,
+    Moved,
+)
+from loopwright.console.monitoring.found_views import Bin, Found, Marker, Tone, WindowLine
 
 __all__ = [
     "AlertDetail",
     "AlertLine",
     "AlertPage",
     "AlertsNow",
+    "Better",
     "Bin",
+    "Calibration",
     "Category",
     "DriftCell",
     "DriftMap",
@@ -38,8 +63,10 @@ __all__ = [
     "Overview",
     "Performance",
     "Quality",
+    "Reliability",
     "SegmentLine",
     "Segments",
+    "Severity",
     "SilenceLine",
     "Told",
     "Tone",
@@ -48,28 +75,7 @@ __all__ = [
     "WindowPage",
 ]
 
-Severity = Literal["info", "warning", "critical"]
-#: What a thing means, told by colour and sign.
-Tone = Literal["good", "warn", "bad", "info", "plain"]
 Better = Literal["higher", "lower"]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What one check said of one window: `value` against `limit` over `rows` rows, with its 95 % interval."""
-
-    check: str
-    subject: str
-    segment: str
-    version: int
-    start: datetime
-    end: datetime
-    value: float | None
-    lower: float | None
-    upper: float | None
-    limit: float | None
-    rows: int
-    fired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +105,6 @@ class Kpi:
     value: float | None
     met: bool | None
     points: tuple[Found, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AlertsNow:
-    """How many alerts are not resolved, by severity, and how many of them were acknowledged."""
-
-    critical: int = 0
-    warning: int = 0
-    info: int = 0
-    acknowledged: int = 0
-
-    @property
-    def open(self) -> int:
-        """How many there are."""
-        return self.critical + self.warning + self.info
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,22 +141,6 @@ class Overview:
     project: str
     at: datetime
     deployments: tuple[Health, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WindowLine:
-    """One window of one phase of checks: ``inputs`` as soon as it is over, ``labels`` when they are due."""
-
-    start: datetime
-    end: datetime
-    phase: Literal["inputs", "labels"]
-    state: Literal["judged", "immature", "overdue", "empty"]
-    version: int
-    rows: int
-    labelled: int
-    maturity: float | None
-    fired: int
-    failed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +196,25 @@ class Estimated:
     metric: str
     assumption: str
     points: tuple[Found, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Rows whose forecast probability was about `predicted`: the share for which it came true."""
+
+    predicted: float
+    observed: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Whether probabilities are what they say, in the newest mature window; `of` is the class they are of."""
+
+    deployment: str
+    found: Found | None
+    of: str
+    bins: tuple[Reliability, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,237 +277,6 @@ class FailedCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class DriftedFeature:
-    """One input over the windows of a heat map: how often it fired, its largest and its newest effect by its limit."""
-
-    name: str
-    fired: int
-    largest: float | None
-    newest: float | None
-    firing: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DriftCell:
-    """The effect in one window and feature, by their places; `ratio` is the effect divided by its limit."""
-
-    window: int
-    feature: int
-    value: float | None
-    limit: float | None
-    ratio: float | None
-    rows: int
-    fired: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DriftMap:
-    """Features by windows, complete: `total` features match, these are those from `offset` on.
-
-    `firing` of all `inputs` fired in the newest window.
-    """
-
-    deployment: str
-    windows: tuple[datetime, ...]
-    ends: tuple[datetime, ...]
-    features: tuple[DriftedFeature, ...]
-    cells: tuple[DriftCell, ...]
-    total: int
-    offset: int
-    inputs: int
-    firing: int
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureLine:
-    """One input in the newest window: its drift, and the shares of missing, unseen and out-of-range values."""
-
-    name: str
-    type: str
-    psi: float | None
-    limit: float | None
-    firing: bool
-    missing: float | None
-    unseen: float | None
-    out_of_range: float | None
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class FeaturePage:
-    """Inputs, those that drift most first; `total` match, these are those from `offset` on."""
-
-    deployment: str
-    end: datetime | None
-    total: int
-    offset: int
-    features: tuple[FeatureLine, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """A bin or category: the share of rows in the reference and now."""
-
-    label: str
-    reference: float
-    current: float
-
-
-@dataclass(frozen=True, slots=True)
-class Category:
-    """A category and how its share changed; the largest change first."""
-
-    name: str
-    reference: float
-    current: float
-    change: float
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureVersion:
-    """One input as one version's predictions saw it lately."""
-
-    version: int
-    rows: int
-    psi: float | None
-    missing: float | None
-    unseen: float | None
-    out_of_range: float | None
-    mean: float | None
-    std: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """The mean of a numeric input over the rows of one step of time."""
-
-    start: datetime
-    mean: float | None
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureStory:
-    """One input: how it is distributed now against the reference, and how that came about.
-
-    `basis` says what "now" is. `drift`, `missing`, `unseen` and `out_of_range` are window by window, oldest first.
-    """
-
-    deployment: str
-    model: str
-    name: str
-    type: str
-    kind: Literal["numeric", "categorical", ""]
-    version: int | None
-    basis: str
-    what: str
-    psi: float | None
-    limit: float | None
-    firing: bool
-    reference_mean: float | None
-    reference_std: float | None
-    current_mean: float | None
-    bins: tuple[Bin, ...]
-    categories: tuple[Category, ...]
-    drift: tuple[Found, ...]
-    missing: tuple[Found, ...]
-    unseen: tuple[Found, ...]
-    out_of_range: tuple[Found, ...]
-    moved: tuple[Moved, ...]
-    versions: tuple[FeatureVersion, ...]
-    segments: tuple[Found, ...]
-    alerts: tuple["AlertLine", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AlertLine:
-    """One alert. `short` names it in addresses and commands; `silenced_until` is set while no message is sent of it."""
-
-    id: str
-    short: str
-    check: str
-    severity: Severity
-    state: Literal["open", "acknowledged", "resolved"]
-    model: str
-    deployment: str
-    version: int
-    subject: str
-    segment: str
-    since: datetime
-    changed: datetime | None
-    message: str
-    advice: str
-    value: float | None
-    limit: float | None
-    rows: int
-    by: str
-    silenced_until: datetime | None = None
-    bins: tuple[Bin, ...] = ()
-    points: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AlertPage:
-    """Alerts, the open ones and the gravest first; `total` match, these are those from `offset` on."""
-
-    at: datetime
-    total: int
-    open: int
-    offset: int
-    alerts: tuple[AlertLine, ...]
-    silences: tuple["SilenceLine", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One thing that happened to an alert."""
-
-    at: datetime
-    what: str
-    by: str
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message about an alert to one address (without its secrets), and what became of it."""
-
-    address: str
-    reason: str
-    state: str
-    attempts: int
-    changed: datetime
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class AlertDetail:
-    """One alert with its history and its messages, and the newest values of what it is about."""
-
-    alert: AlertLine
-    detail: dict[str, Any]
-    history: tuple[Told, ...]
-    messages: tuple[Message, ...]
-    points: tuple[Found, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SilenceLine:
-    """One silence that holds: no message is sent of alerts that match; empty fields match all."""
-
-    id: str
-    until: datetime
-    by: str
-    reason: str
-    model: str
-    deployment: str
-    check: str
-    subject: str
-    segment: str
-    created: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class LivePoint:
     """Predictions of one version in one step of time; latencies in milliseconds."""
 
@@ -560,6 +323,7 @@ class Monitored:
     log: Logged
     performance: Performance
     estimated: Estimated
+    calibration: Calibration
     segments: Segments
     kpis: tuple[Kpi, ...]
     labels: Labels
@@ -569,12 +333,3 @@ class Monitored:
     failed: tuple[FailedCheck, ...]
     windows: tuple[WindowLine, ...]
     markers: tuple["Marker", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Marker:
-    """A moment to mark in the charts."""
-
-    at: datetime
-    text: str
-    tone: Tone
