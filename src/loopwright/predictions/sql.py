@@ -296,8 +296,7 @@ class View:
         self._execute(f"""
             create view {view} as
             select {", ".join(shown)}, label.actual, label.labelled_at, label.actual_at
-            from {selected} left join ({label_join.last_labels(found["prediction"], few)}) as label
-            using (prediction_id)
+            from {selected} {label_join.last_labels(found["prediction"], few, selected)}
         """)
 
     def table(self, query: str) -> Any:

@@ -121,7 +121,7 @@ def test_a_window_whose_labels_never_come_is_given_up(make: Make) -> None:
 
 
 def test_many_waiting_windows_cost_little_each_turn(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Labels that take days: at most twenty windows are looked at in a turn, and none again within minutes."""
+    """Labels that take days: at most twenty windows are looked at in a turn, the oldest first, none again for minutes."""
     shop = make(monitor='performance = { label_delay = "14d" }')
     for number in range(60):
         window = Window(START + number * HOUR, START + (number + 1) * HOUR)
@@ -132,15 +132,24 @@ def test_many_waiting_windows_cost_little_each_turn(make: Make, monkeypatch: pyt
 
     def counted(self: Any, window: Window, *more: Any) -> Judged:
         looked.append(window)
-        shop.answer(window.start, 1, labelled=0.0)
         return labels(self, window, *more)
 
     monkeypatch.setattr(Watched, "labels", counted)
+    shop.answer(START, 60, within=60 * HOUR, labelled=0.0)
     for second in range(1, 11):
-        before = len(looked)
         turn(shop, START + 60 * HOUR + timedelta(seconds=second))
+    # Their labels are not due: the newest are shown, and none is looked at twice.
+    assert len(looked) == len(set(looked)) == 20
+    later = START + timedelta(days=17)
+    Results(shop.ledger).record(Judged(API, "shop", "labels", 1, Window(later - HOUR, later), "empty"), [])
+    Results(shop.ledger).record(Judged(API, "shop", "inputs", 1, Window(later - HOUR, later), "empty"), [])
+    looked.clear()
+    for minute in range(1, 6):
+        before = len(looked)
+        turn(shop, later + timedelta(minutes=minute))
         assert len(looked) - before <= 20
     assert len(looked) == len(set(looked)) == 60
+    assert looked == sorted(looked, key=lambda window: window.start)
 
 
 def test_after_a_pause_the_newest_twenty_windows_are_judged(make: Make) -> None:
