@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -341,7 +341,7 @@ def test_charts_differ_between_themes_in_colours_only(source: Source) -> None:
     """Every chart has options for light and dark, with the same data."""
     view, feature = MonitoredOf(API).answer(source), FeatureOf(API, "temperature").answer(source)
     drift = DriftOf(API).answer(source)
-    for make in (
+    makers: tuple[Callable[[tokens.Palette], Any], ...] = (
         lambda colours: charts.performance(view.performance, view.markers, colours),
         lambda colours: charts.estimated(view.estimated, colours),
         lambda colours: charts.kpi(view.kpis[0], colours),
@@ -351,7 +351,8 @@ def test_charts_differ_between_themes_in_colours_only(source: Source) -> None:
         lambda colours: feature_charts.distribution(feature.bins, colours),
         lambda colours: feature_charts.drift(feature.drift, colours),
         lambda colours: feature_charts.moved(feature, colours),
-    ):
+    )
+    for make in makers:
         light, dark = make(tokens.LIGHT), make(tokens.DARK)
         assert light != dark
         colour = re.compile(r"#[0-9a-f]{6}")
@@ -438,7 +439,7 @@ def test_every_answer_is_as_the_document_says(client: Client, bikes: Watched) ->
 
 def match(described: dict[str, Any], path: str) -> str:
     """Return the template of a path that is described."""
-    fits = []
+    fits: list[str] = []
     for template in described["paths"]:
         pattern = re.sub(r"\\{(feature|alert)\\}", ".+", re.escape(template))
         if re.fullmatch(re.sub(r"\\{[a-z]+\\}", "[^/]+", pattern), path):

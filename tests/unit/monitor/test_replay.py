@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -150,7 +151,7 @@ def test_what_cannot_be_replayed_is_said_and_leaves_no_folder(
     project: Project,
     tmp_path: Path,
     change: object,
-    options: dict[str, str],
+    options: dict[str, Any],
     error: type[Exception],
     named: str,
 ) -> None:
