@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loopwright.config import MonitorConfig
+from loopwright.errors import NotFound
 from loopwright.ledger import Ledger
 from loopwright.monitor.base import ALL, Context, Segment
 from loopwright.monitor.blocks import Block, Plan
@@ -86,6 +87,8 @@ class Rows:
 
     def values(self, column: str, version: int | None = None, segment: Segment = ALL) -> NDArray[Any]:
         """One column."""
+        if column not in self.columns:
+            raise NotFound.among("column", column, sorted(self.columns))
         values = self.columns[column]
         return values if isinstance(values, np.ndarray) else np.array(values.to_pylist(), object)
 
@@ -145,8 +148,17 @@ class World:
         for place, (words, drawn) in enumerate(zip(self._words, self.places(rows), strict=True)):
             columns[f"c{place}"] = words[drawn]
         chance = self.random.beta(2, 4, min(rows, 10_000))
-        answers = np.array(["no", "yes"], object)[(chance > 0.5).astype(np.int64)]
-        return profile_of(columns, SIGNATURE, answers, probability=np.column_stack([1 - chance, chance]))
+        words = np.array(["no", "yes"], object)
+        answers = words[(chance > 0.5).astype(np.int64)]
+        actual = words[(self.random.random(len(chance)) < chance).astype(np.int64)]
+        return profile_of(
+            columns,
+            SIGNATURE,
+            answers,
+            performance={"accuracy": float(np.mean(answers == actual))},
+            probability=np.column_stack([1 - chance, chance]),
+            actual=actual,
+        )
 
     def window(self, plan: Plan, rows: int, *, shifted: int | None = None, shift: float = 0.0) -> Rows:
         """Draw a window; one numeric column may be shifted by so many of its standard deviations."""
@@ -161,6 +173,7 @@ class World:
         answers = pa.array((chance > 0.5).astype(np.int32))
         columns["prediction"] = pa.DictionaryArray.from_arrays(answers, pa.array(["no", "yes"]))
         columns["probability"] = np.column_stack([1 - chance, chance])
+        columns["latency_ms"] = self.random.lognormal(size=rows)
         return Rows(plan, columns)
 
 
@@ -178,7 +191,7 @@ def context_of(
     return Context(
         model="simulated",
         deployment=deployment,
-        mode=Mode.online,
+        mode=Mode.batch,
         window=Window(start, start + timedelta(days=1)),
         config=config,
         champion=1,

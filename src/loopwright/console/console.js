@@ -23,3 +23,44 @@
   };
   apply();
 })();
+// Buttons that change something post to the JSON interface, the one door that is guarded; the page then shows the news.
+(() => {
+  const said = (button, text, wrong) => {
+    const place = button.parentElement?.querySelector(".act-said");
+    if (place) { place.textContent = text; place.classList.toggle("wrong", wrong); }
+  };
+  const post = async (url, body) => {
+    const answer = await fetch(url, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    if (answer.ok) return answer;
+    const found = await answer.json().catch(() => null);
+    throw new Error(found?.error?.message || `${answer.status} ${answer.statusText}`);
+  };
+  const act = async (button) => {
+    button.disabled = true;
+    try {
+      await post(button.dataset.act, button.dataset.body || "{}");
+      said(button, "Done.", false);
+    } catch (error) {
+      said(button, error.message, true);
+      button.disabled = false;
+    }
+  };
+  const save = async (button) => {
+    const sql = document.querySelector(".sql textarea")?.value || "";
+    const chosen = document.querySelector(".tools .search .q-field__native span")?.textContent || "";
+    const deployment = chosen && chosen !== "all deployments" ? chosen : null;
+    try {
+      const answer = await post("/api/sql", JSON.stringify({ sql, deployment, format: "csv" }));
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(await answer.blob());
+      link.download = "predictions.csv";
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+      said(button, "", false);
+    } catch (error) { said(button, error.message, true); }
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[data-act], [data-csv]");
+    if (button) (button.dataset.act ? act : save)(button);
+  });
+})();

@@ -21,6 +21,10 @@ class Reader:
         """Write the time of day in the reader's zone."""
         return moment.astimezone(_zone(self.zone)).strftime("%H:%M:%S")
 
+    def stamp(self, moment: datetime) -> str:
+        """Write day and minute in the reader's zone."""
+        return moment.astimezone(_zone(self.zone)).strftime("%m-%d %H:%M")
+
     def date(self, moment: datetime) -> str:
         """Write date and time in the reader's zone."""
         return moment.astimezone(_zone(self.zone)).strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from urllib.parse import quote
 
 from loopwright.console.formats import Reader, latency, number, rate, span
 from loopwright.console.markup import Html, el, join
-from loopwright.console.views import Card, Entry, Glance, Link, Story, Tone
-from loopwright.records import Alert, Signal
+from loopwright.console.views import Card, Entry, Link, Story, Tone
 
 __all__ = [
     "STATES",
     "WHAT",
-    "alerts",
     "breadcrumb",
-    "checks",
     "code",
     "empty",
     "foot",
@@ -76,29 +75,32 @@ def empty(text: str, command: str = "") -> Html:
     return el("div.empty", el("p", text), code(command) if command else None)
 
 
-def breadcrumb(project: str, name: str = "") -> Html:
-    """Return the way from the project to this page."""
-    here = join(el("span.slash", "/"), el("span.here", name)) if name else None
+def breadcrumb(project: str, crumbs: Sequence[tuple[str, str]] = ()) -> Html:
+    """Return the way from the project to this page: names and addresses, the page itself last."""
+    steps = [
+        join(
+            el("span.slash", "/"),
+            el("a.step", name, href=url, title=name)
+            if url and place < len(crumbs) - 1
+            else el("span.here", name, title=name),
+        )
+        for place, (name, url) in enumerate(crumbs)
+    ]
     return join(
         el("a.brand", el("span.mark", aria_hidden="true"), "Loopwright", href="/"),
         el("span.slash", "/"),
         el("a.project", project, href="/"),
-        here,
+        *steps,
     )
 
 
-def live(story: Story | Glance | None, error: str, reader: Reader) -> Html:
+def live(at: datetime | None, error: str, reader: Reader) -> Html:
     """Return how fresh the page is."""
     if error:
         return el("span.live.stale", el("span.dot"), error, title=error)
-    if story is None:
-        return el("span.live", el("span.dot"), "Reading")
-    return el(
-        "span.live",
-        el("span.dot"),
-        "Live ",
-        el("time", reader.clock(story.at), datetime=story.at.isoformat()),
-    )
+    if at is None:
+        return el("span.live", el("span.dot"), "Live")
+    return el("span.live", el("span.dot"), "Live ", el("time", reader.clock(at), datetime=at.isoformat()))
 
 
 def serves(card: Card) -> str:
@@ -143,7 +145,8 @@ def tiles(story: Story) -> Html:
     """Return the four key numbers."""
     card, numbers = story.card, story.card.numbers
     what = f"Logged {WHAT[card.mode].lower()}" if card.logged < 1 else WHAT[card.mode]
-    total = f"{numbers.rows:,} in {span(numbers.span_s)}, {numbers.labelled:,} labelled"
+    total = f"{numbers.rows:,} in {span(numbers.span_s)}"
+    total += f", {numbers.labelled:,} labelled" if numbers.labelled is not None else ""
     if card.logged < 1:
         total += f" · {100 * card.logged:.3g} % are logged"
     found = numbers.metric
@@ -152,6 +155,8 @@ def tiles(story: Story) -> Html:
         if found.value is not None
         else "no labels yet"
     )
+    if found.lower is not None and found.upper is not None:
+        measured = f"{number(found.lower)} to {number(found.upper)}, {measured}"
     limit = f" · limit {found.limit:.4g}" if found.limit is not None else ""
     open_ones = [alert for alert in story.alerts if alert.state != "resolved"]
     newest = f"newest: {open_ones[0].subject or open_ones[0].check}" if open_ones else "all quiet"
@@ -183,47 +188,6 @@ def judged(card: Card) -> str:
         return ""
     worse = found.value < found.limit if found.better == "higher" else found.value > found.limit
     return "bad" if worse else ""
-
-
-def alerts(found: tuple[Alert, ...], reader: Reader) -> Html:
-    """Return the table of alerts, open ones first."""
-    if not found:
-        return empty("No alert. Alerts need two of three windows to look wrong.")
-    rows = [
-        el(
-            "tr" if alert.state != "resolved" else "tr.past",
-            el("td", pill("good" if alert.state == "resolved" else "bad", alert.state)),
-            el("td", alert.check, el("div.minor", alert.subject)),
-            el("td.num", number(alert.value)),
-            el("td.num", number(alert.limit)),
-            el("td.num", reader.clock(alert.since)),
-            title=alert.message,
-        )
-        for alert in found
-    ]
-    head = el(
-        "tr",
-        el("th", "State"),
-        el("th", "Check"),
-        *(el("th.num", name) for name in ("Value", "Limit", "Since")),
-    )
-    return el("table", el("thead", head), el("tbody", *rows))
-
-
-def checks(found: tuple[Signal, ...]) -> Html:
-    """Return what the monitors said in the newest window, without drift."""
-    lines = [
-        el(
-            "span.check",
-            pill(
-                "bad" if signal.fired else "good",
-                f"{signal.subject or signal.check} v{signal.version} {number(signal.value)}",
-            ),
-            title=f"{signal.check}: limit {signal.limit:.4g}, {signal.rows:,} rows",
-        )
-        for signal in found
-    ]
-    return el("div.checks", el("span.minor", "Newest window "), *lines) if lines else Html("")
 
 
 def timeline(entries: tuple[Entry, ...], reader: Reader) -> Html:

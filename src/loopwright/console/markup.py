@@ -15,7 +15,7 @@ class Html(str):
 
 
 Child: TypeAlias = "Html | str | float | None"
-_EMPTY = frozenset({"br", "circle", "col", "line", "rect"})
+_EMPTY = frozenset({"br", "col"})
 
 
 def el(tag: str, *children: Child, **attributes: str | float | bool | None) -> Html:

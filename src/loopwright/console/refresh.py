@@ -7,21 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from loopwright import maturity
 from loopwright.config import Project
 from loopwright.console import snapshot
+from loopwright.console.asking import Asking
 from loopwright.console.links import Links
+from loopwright.console.monitoring import sql
+from loopwright.console.monitoring.source import Question, Source
+from loopwright.console.monitoring.sql import Answered
 from loopwright.console.views import Glance, Story
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
 from loopwright.maturity import Assessment
+from loopwright.monitor.live import LiveNumbers, render
 from loopwright.predictions import PredictionStore
 
 __all__ = ["Board"]
 
+Answer = TypeVar("Answer")
+Changed = TypeVar("Changed")
 log = logging.getLogger(__name__)
 #: Seconds between two refreshes; on a busy machine at most a quarter of the time is spent on them.
 PERIOD_S, SHARE = 2.0, 0.25
@@ -29,6 +39,8 @@ PERIOD_S, SHARE = 2.0, 0.25
 FORGOTTEN_S = 12.0
 #: Facts of maturity change slowly and ask git.
 MATURITY_S = 60.0
+#: Queries in SQL that are answered at the same time; others wait.
+QUERIES = 2
 
 
 class Board:
@@ -43,14 +55,56 @@ class Board:
         self.maturity: Assessment | None = None
         self._store = PredictionStore(project)
         self._ledger: Ledger | None = None
+        self._live: LiveNumbers | None = None
+        self._opening = threading.Lock()
+        self._asking = Asking(self._source)
+        self._querying = asyncio.Semaphore(QUERIES)
         self._asked: dict[str, float] = {}
         self._judged = -MATURITY_S
         self._refreshed = -PERIOD_S
         self._busy = asyncio.Lock()
 
-    def ask(self, name: str = "") -> None:
+    def watch(self, name: str = "") -> None:
         """Keep a view fresh for a while: a deployment's story, or without a name the glance over all."""
         self._asked[name] = time.monotonic()
+
+    async def ask(self, question: Question[Answer]) -> Answer:
+        """Return the answer to a question about what the monitors found. Raises as the question's `answer` does."""
+        return await self._asking.ask(question)
+
+    async def change(self, action: Callable[[Ledger], Changed]) -> Changed:
+        """Carry out a change of the ledger, in the name of the user that this process runs as."""
+        changed = await asyncio.to_thread(lambda: action(self.ledger()))
+        self._asking.expire()
+        return changed
+
+    async def query(
+        self, text: str, *, deployment: str | None, since: datetime | None, until: datetime | None
+    ) -> Answered:
+        """Answer one SELECT over the prediction log; at most `QUERIES` at a time.
+
+        Raises
+        ------
+        InvalidInput
+            It is not one SELECT, does not work, or took too long.
+        """
+        async with self._querying:
+            return await asyncio.to_thread(sql.ask, self._source(), text, deployment, since, until)
+
+    async def metrics(self) -> str:
+        """Return what the monitors found in Prometheus's format."""
+        return await asyncio.to_thread(render, self.project, self.ledger(), datetime.now(UTC))
+
+    def ledger(self) -> Ledger:
+        """Return the ledger, opening it the first time."""
+        with self._opening:
+            self._ledger = self._ledger or Ledger.open(self.project)
+        return self._ledger
+
+    def _source(self) -> Source:
+        ledger = self.ledger()
+        self._live = self._live or LiveNumbers(ledger, self.project)
+        return Source(self.project, ledger, self._store, datetime.now(UTC), self._live)
 
     async def overview(self) -> Glance:
         """Return all deployments at a glance, computing them when they are not fresh."""
@@ -97,7 +151,7 @@ class Board:
 
     def _fresh(self, name: str, known: Glance | Story | None) -> bool:
         """Ask for a view, and say whether what is known of it will do."""
-        self.ask(name)
+        self.watch(name)
         return known is not None and time.monotonic() - self._refreshed <= 2 * PERIOD_S
 
     async def _refresh(self, *names: str) -> None:
@@ -114,15 +168,14 @@ class Board:
 
     def _compute(self, wanted: set[str]) -> None:
         """Compute all wanted views from one reading of the log. Runs in a thread, one at a time."""
-        self._ledger = self._ledger or Ledger.open(self.project)
-        moment = snapshot.Moment.read(self.project, self._ledger, self._store, datetime.now(UTC))
+        moment = snapshot.Moment.read(self._source())
         links = Links.of(self.project)
         self.stories = {name: snapshot.story(moment, name, links) for name in wanted if name}
         if "" not in wanted:
             return
         self.glance = snapshot.glance(moment)
         if time.monotonic() - self._judged >= MATURITY_S:
-            self.maturity = maturity.assess(self.project, self._ledger)
+            self.maturity = maturity.assess(self.project, self.ledger())
             self._judged = time.monotonic()
 
     def _failed(self, error: Exception) -> None:

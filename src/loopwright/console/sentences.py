@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from loopwright.console.links import Links
+from loopwright.console.monitoring.words import name_of
 from loopwright.console.releases import as_percent, bounded
 from loopwright.console.views import Entry, Link, Tone
 from loopwright.errors import Damaged
@@ -44,7 +45,10 @@ def entry(event: Event, links: Links) -> Entry:
 
 def _group(event: Event) -> str:
     """Return what makes events alike, so that many in a row are one line: looks at a test, drifted inputs."""
-    if event.kind in {"release.look", "training.proposed"} or event.payload.get("check") == "drift":
+    if (
+        event.kind in {"release.look", "training.proposed", "monitor.failed"}
+        or event.payload.get("check") == "drift"
+    ):
         return event.kind
     return ""
 
@@ -63,6 +67,41 @@ def _resolved(event: Event, _: Links) -> Said:
     alert = event.read(Alert)
     reason = str(event.payload.get("reason") or "it is fine again")
     return "good", f"Alert on {alert.subject or alert.check} resolved: {_sentence(reason)}", ()
+
+
+def _acknowledged(event: Event, _: Links) -> Said:
+    alert = event.read(Alert)
+    note = str(event.payload.get("note") or "")
+    said = f"{alert.by or 'Somebody'} looks after the alert on {alert.subject or alert.check}"
+    return "info", _sentence(f"{said}: {note}" if note else said), ()
+
+
+def _escalated(event: Event, _: Links) -> Said:
+    alert = event.read(Alert)
+    return (
+        "warn",
+        f"Nobody looked after the alert on {alert.subject or alert.check}: it was told further.",
+        (),
+    )
+
+
+def _not_judged(event: Event, _: Links) -> Said:
+    facts = event.payload
+    return (
+        "warn",
+        f"{name_of(str(facts['check']))} could not be judged: {_sentence(str(facts['reason']))}",
+        (),
+    )
+
+
+def _expired(event: Event, _: Links) -> Said:
+    return "plain", f"{event.payload['rows']:,} rows of the log were older than is kept and deleted.", ()
+
+
+def _quarantined(event: Event, _: Links) -> Said:
+    facts = event.payload
+    text = f"A damaged segment of the log with {facts['rows']:,} rows was set aside: {facts['reason']}"
+    return "bad", _sentence(text), ()
 
 
 def _proposed(event: Event, _: Links) -> Said:
@@ -287,10 +326,15 @@ def _parity(event: Event, _: Links) -> Said:
     return ("good" if good else "bad"), text, ()
 
 
-#: Every kind of event that is part of a model's story, and how it is told. `monitor.window` is in the charts.
+#: Every kind of event that is part of a model's story, and how it is told. What windows found is in the charts.
 KINDS: dict[str, Say] = {
     "alert.opened": _opened,
     "alert.resolved": _resolved,
+    "alert.acknowledged": _acknowledged,
+    "alert.escalated": _escalated,
+    "monitor.failed": _not_judged,
+    "predictions.expired": _expired,
+    "predictions.quarantined": _quarantined,
     "training.proposed": _proposed,
     "training.requested": _requested,
     "pipeline.started": _run_started,

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from loopwright import parts
 from loopwright.config import Project
-from loopwright.console import monitors, schedules, serving, traffic
+from loopwright.console import schedules, serving, traffic
 from loopwright.console.links import Links
+from loopwright.console.monitoring.health import health
+from loopwright.console.monitoring.performance import PerformanceOf
+from loopwright.console.monitoring.source import Source
+from loopwright.console.monitoring.views import Health
 from loopwright.console.releases import release_now
 from loopwright.console.sentences import KINDS, entry
 from loopwright.console.views import (
@@ -24,6 +28,7 @@ from loopwright.console.views import (
     Marker,
     MetricNow,
     Numbers,
+    Point,
     ReleaseNow,
     Series,
     Share,
@@ -32,7 +37,7 @@ from loopwright.console.views import (
 from loopwright.deploy.overview import try_address
 from loopwright.errors import Unavailable
 from loopwright.ledger import Event, Ledger
-from loopwright.predictions import PredictionStore
+from loopwright.predictions import files
 from loopwright.records import (
     Alert,
     Deployment,
@@ -49,6 +54,8 @@ __all__ = ["Moment", "glance", "story"]
 
 #: Lines in the timeline and in the table of alerts.
 ENTRIES, ALERTS = 40, 20
+#: Windows in the line of the metric.
+_WINDOWS = 60
 #: Kinds of event whose subject is the deployment; those of the model and of its pipeline.
 _OF_MODEL = ("alert.", "training.", "model.", "scorer.", "alias.", "parity.")
 #: How a deployment that was started gets its first prediction.
@@ -62,46 +69,88 @@ _FIRST = {
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What all views of one refresh share: the ledger, and the prediction log as it was read at `at`.
+    """What all views of one refresh share: where it was read from, and the prediction log as it was then.
 
-    `signatures` has the models that are registered; None for one that was registered by hand, without a signature.
+    `healths` is what the monitors of each deployment found. `signatures` has the models that are registered; None for one that was registered by hand, without a signature.
     `asleep` are the deployments whose model is unloaded until somebody asks.
     """
 
-    project: Project
-    ledger: Ledger
-    at: datetime
+    source: Source
     signatures: Mapping[str, Signature | None]
     logs: Mapping[str, traffic.Traffic]
     alerts: tuple[Alert, ...]
+    healths: Mapping[str, Health]
     asleep: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, project: Project, ledger: Ledger, store: PredictionStore, at: datetime) -> Moment:
-        """Read the log once for each model that is deployed, and the alerts."""
+    def read(cls, source: Source) -> Moment:
+        """Read what the monitors found, the alerts, and the log of what is deployed."""
+        project, ledger = source.project, source.ledger
         newest: dict[str, ModelVersion] = {}
         for version in (state.read(ModelVersion) for state in ledger.states("model_version")):
             if version.model not in newest or version.version > newest[version.model].version:
                 newest[version.model] = version
-        logs: dict[str, traffic.Traffic] = {}
-        signatures: dict[str, Signature | None] = {}
-        for model in dict.fromkeys(declared.model for declared in project.config.deployment.values()):
-            signature = newest[model].signature if model in newest else None
-            signatures |= {model: signature} if model in newest else {}
-            metric, _ = traffic.metric_of(project, model, signature)
-            step_s = traffic.metric_step_s(project, model)
-            logs |= traffic.read(store, model, metric, signature, step_s, at)
-        alerts = tuple(state.read(Alert) for state in ledger.states("alert"))
-        return cls(project, ledger, at, signatures, logs, alerts, serving.asleep(project, ledger, at))
+        signatures = {model: version.signature for model, version in newest.items()}
+        alerts = [state.read(Alert) for state in ledger.states("alert")]
+        healths = {name: health(source, name, alerts) for name in project.config.deployment}
+        logs = _logs(source, signatures, healths)
+        return cls(
+            source, signatures, logs, tuple(alerts), healths, serving.asleep(project, ledger, source.at)
+        )
+
+    @property
+    def project(self) -> Project:
+        """The project."""
+        return self.source.project
+
+    @property
+    def ledger(self) -> Ledger:
+        """Its ledger."""
+        return self.source.ledger
+
+    @property
+    def at(self) -> datetime:
+        """When all of it was read."""
+        return self.source.at
 
     def log(self, name: str) -> traffic.Traffic:
         """Return the traffic of a deployment."""
         return self.logs.get(name, traffic.NOTHING)
 
 
+def _logs(
+    source: Source, signatures: Mapping[str, Signature | None], healths: Mapping[str, Health]
+) -> dict[str, traffic.Traffic]:
+    """Return the traffic of all deployments.
+
+    Of a busy one the live counts are read, else the log: it has more detail, and few rows cost little. Labels are only
+    joined where no monitor judges them by windows.
+    """
+    project, store, at = source.project, source.store, source.at
+    logs: dict[str, traffic.Traffic] = {}
+    logged = files.deployments(project)
+    by_model: dict[str, list[str]] = {}
+    for name, declared in project.config.deployment.items():
+        if name in logged:
+            by_model.setdefault(declared.model, []).append(name)
+    for model, names in by_model.items():
+        counted = {name: traffic.counted(source.live, name, at) for name in names}
+        logs |= {name: found for name, found in counted.items() if found is not None}
+        left = [name for name in names if counted[name] is None]
+        if all(healths[name].metric is not None for name in left):
+            logs |= {name: traffic.read_unlabelled(store, name, at) for name in left}
+            continue
+        signature = signatures.get(model)
+        metric, _ = traffic.metric_of(project, model, signature)
+        found = traffic.read(store, model, metric, signature, traffic.metric_step_s(project, model), at)
+        logs |= {name: found.get(name, traffic.NOTHING) for name in left}
+    return logs
+
+
 def glance(moment: Moment) -> Glance:
-    """Return one card per declared deployment."""
-    cards = tuple(_card(moment, name) for name in moment.project.config.deployment)
+    """Return one card per declared deployment, the one with most trouble first."""
+    names = sorted(moment.project.config.deployment, key=lambda name: -moment.healths[name].trouble)
+    cards = tuple(_card(moment, name) for name in names)
     planned = schedules.lines(moment.project, moment.ledger, moment.at)
     return Glance(moment.project.name, moment.at, cards, planned)
 
@@ -114,11 +163,10 @@ def story(moment: Moment, name: str, links: Links | None = None) -> Story:
     NotFound
         No deployment of this name is declared.
     """
-    declared = moment.project.deployment(name)
+    moment.project.deployment(name)
     links = links or Links()
     card, log = _card(moment, name), moment.log(name)
     events = _events(moment, name)
-    judged = monitors.windows(moment.ledger, name)
     mine = [alert for alert in moment.alerts if alert.deployment == name]
     mine.sort(key=lambda alert: (alert.state == "resolved", alert.check == "drift", -alert.since.timestamp()))
     since = moment.at - timedelta(seconds=traffic.SPAN_S)
@@ -129,14 +177,23 @@ def story(moment: Moment, name: str, links: Links | None = None) -> Story:
         card=card,
         links=_links(moment, card, links),
         traffic=log.ticks,
-        metric=log.metric,
+        metric=log.metric or _by_window(moment, name),
         markers=tuple(_markers(events, since)),
-        drift=monitors.drift(judged, moment.signatures.get(declared.model)),
-        checks=monitors.checks(judged),
         alerts=tuple(mine[:ALERTS]),
         timeline=_folded(entry(event, links) for event in reversed(events))[:ENTRIES],
         serving=serving.read(moment.project, moment.ledger, name, moment.at),
     )
+
+
+def _by_window(moment: Moment, name: str) -> tuple[Series, ...]:
+    """Return the metric of each version as the monitors found it."""
+    if moment.healths[name].metric is None:
+        return ()
+    points: dict[int, list[Point]] = {}
+    for one in PerformanceOf(name, windows=_WINDOWS).answer(moment.source).points:
+        if one.value is not None:
+            points.setdefault(one.version, []).append(Point(one.start, one.value, one.rows))
+    return tuple(Series(version, tuple(points[version])) for version in sorted(points))
 
 
 def _card(moment: Moment, name: str) -> Card:
@@ -165,6 +222,7 @@ def _card(moment: Moment, name: str) -> Card:
         hint=_hint(moment, name, started),
         shadows=tuple(one.version for one in served if one.shadow),
         logged=declared.log.sample,
+        health=moment.healths[name],
     )
 
 
@@ -222,7 +280,6 @@ def _release(moment: Moment, name: str) -> ReleaseNow | None:
 def _numbers(moment: Moment, name: str, champion: int | None) -> Numbers:
     model, log = moment.project.deployment(name).model, moment.log(name)
     metric, better = traffic.metric_of(moment.project, model, moment.signatures.get(model))
-    newest = _newest(log.metric, champion)
     return Numbers(
         rows=log.rows,
         labelled=log.labelled,
@@ -230,16 +287,38 @@ def _numbers(moment: Moment, name: str, champion: int | None) -> Numbers:
         per_s=log.recent_rows / traffic.RATE_S,
         latency_p50_ms=log.recent_p50_ms,
         latency_p99_ms=log.recent_p99_ms,
-        metric=MetricNow(
-            name=metric,
-            better=better,
-            value=newest.points[-1].value if newest else None,
-            version=newest.version if newest else None,
-            rows=newest.points[-1].rows if newest else 0,
-            at=newest.points[-1].start if newest else None,
-            limit=_limit(moment, name, metric, champion),
-        ),
+        metric=_metric(moment, name, metric, better, champion),
         last=log.last,
+    )
+
+
+def _metric(
+    moment: Moment, name: str, metric: str, better: Literal["higher", "lower"], champion: int | None
+) -> MetricNow:
+    """Return the newest value of the metric: as the monitors found it, else as the log has it."""
+    held = moment.healths[name].metric
+    if held is not None:
+        return MetricNow(
+            held.metric,
+            held.better,
+            held.value,
+            held.version,
+            held.rows,
+            held.at,
+            held.limit,
+            held.lower,
+            held.upper,
+        )
+    newest = _newest(moment.log(name).metric, champion)
+    monitor = moment.project.config.monitor.get(moment.project.deployment(name).model)
+    return MetricNow(
+        name=metric,
+        better=better,
+        value=newest.points[-1].value if newest else None,
+        version=newest.version if newest else None,
+        rows=newest.points[-1].rows if newest else 0,
+        at=newest.points[-1].start if newest else None,
+        limit=monitor.performance.worse_than if monitor else None,
     )
 
 
@@ -248,17 +327,6 @@ def _newest(series: Iterable[Series], champion: int | None) -> Series | None:
     known = [one for one in series if one.points]
     of_champion = [one for one in known if one.version == champion]
     return (of_champion or sorted(known, key=lambda one: one.points[-1].start))[-1] if known else None
-
-
-def _limit(moment: Moment, name: str, metric: str, champion: int | None) -> float | None:
-    """Return what the monitor holds the metric against: as it last did, else as it is declared."""
-    for event in reversed(moment.ledger.events("monitor.window", name, limit=6, newest=True)):
-        for signal in monitors.signals_of(event):
-            mine = signal.version in {0, champion} and signal.subject in {"", metric}
-            if signal.check == "performance" and mine:
-                return signal.limit
-    monitor = moment.project.config.monitor.get(moment.project.deployment(name).model)
-    return monitor.performance.worse_than if monitor else None
 
 
 def _links(moment: Moment, card: Card, links: Links) -> tuple[Link, ...]:

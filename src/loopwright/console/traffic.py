@@ -6,16 +6,30 @@ One query per model and refresh, over the last `SPAN_S` seconds only.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from loopwright.config import METRICS, Project
-from loopwright.console.views import Point, Series, Tick
+from loopwright.console.views import Point as MetricPoint
+from loopwright.console.views import Series, Tick
+from loopwright.monitor.live import LiveNumbers
+from loopwright.monitor.live.numbers import Point
 from loopwright.predictions import PredictionStore
+from loopwright.predictions.columns import rows_of
 from loopwright.records import Scalar, Signature, Task
 
-__all__ = ["NOTHING", "RATE_S", "SPAN_S", "STEP_S", "Traffic", "metric_of", "read"]
+__all__ = [
+    "NOTHING",
+    "RATE_S",
+    "SPAN_S",
+    "STEP_S",
+    "Traffic",
+    "counted",
+    "metric_of",
+    "read",
+    "read_unlabelled",
+]
 
 #: How far back the pages look.
 SPAN_S = 15 * 60
@@ -23,6 +37,9 @@ SPAN_S = 15 * 60
 STEP_S = 10
 #: Over how long the key numbers are taken.
 RATE_S = 60
+MINUTE_S = 60
+#: From so many predictions in `SPAN_S` on the counts of minutes are shown: reading the log would take too long.
+BUSY_ROWS = 100_000
 #: Fewer labelled rows than this in an interval make no point of the metric: it would only show noise.
 LEAST_ROWS = 10
 
@@ -32,7 +49,7 @@ class Traffic:
     """What happened in the last `SPAN_S` seconds. Figures named `recent` are of the last `RATE_S` seconds."""
 
     rows: int
-    labelled: int
+    labelled: int | None
     recent_rows: int
     recent_p50_ms: float | None
     recent_p99_ms: float | None
@@ -67,7 +84,7 @@ def metric_step_s(project: Project, model: str) -> int:
 def read(
     store: PredictionStore, model: str, metric: str, signature: Signature | None, step_s: int, at: datetime
 ) -> dict[str, Traffic]:
-    """Read the last `SPAN_S` seconds before `at` of all deployments of a model, by deployment.
+    """Read the last `SPAN_S` seconds before `at` of all deployments of a model with their labels, by deployment.
 
     The metric is taken over intervals of `step_s` seconds. Deployments without a row in that time are left out.
     """
@@ -79,6 +96,49 @@ def read(
         parts = found.setdefault(row["deployment"], {"tick": [], "metric": [], "all": []})
         parts[row["part"]].append(row)
     return {name: _traffic(parts, since, at, step_s) for name, parts in found.items()}
+
+
+def counted(live: LiveNumbers, deployment: str, at: datetime) -> Traffic | None:
+    """Return the traffic of a busy deployment as it was counted by the minute; None for one with fewer rows.
+
+    Its metric is empty, as in `read_unlabelled`.
+    """
+    until = _floor(at, MINUTE_S)
+    since = until - timedelta(seconds=SPAN_S)
+    rows = sum(live.rows(deployment, since, until).values())
+    if rows < BUSY_ROWS:
+        return None
+    by_start: dict[datetime, list[Point]] = {}
+    for point in live.series(deployment, since, until, MINUTE_S):
+        by_start.setdefault(point.start, []).append(point)
+    ticks = []
+    for minute in range(SPAN_S // MINUTE_S):
+        start = since + timedelta(seconds=minute * MINUTE_S)
+        mine = by_start.get(start, [])
+        # The versions of a canary are counted apart; the one with most rows says how long an answer takes.
+        most = max(mine, key=lambda point: point.rows, default=None)
+        n = sum(point.rows for point in mine)
+        ticks.append(
+            Tick(start, n, n / MINUTE_S, most.p50_ms if most else None, most.p99_ms if most else None)
+        )
+    last = ticks[-1]
+    return Traffic(rows, None, last.rows, last.latency_p50_ms, last.latency_p99_ms, until, tuple(ticks), ())
+
+
+def read_unlabelled(store: PredictionStore, deployment: str, at: datetime) -> Traffic:
+    """Read the last `SPAN_S` seconds before `at` of one deployment, without labels: their join costs more than the rest.
+
+    Its metric is empty: that of a deployment with a monitor is judged by windows.
+    """
+    since = _floor(at, STEP_S) - timedelta(seconds=SPAN_S)
+    with store.view(deployment=deployment, since=since, until=at, labels=False) as view:
+        rows = rows_of(view.table(_traffic_sql(at)))
+    parts: dict[str, list[dict[str, Any]]] = {"tick": [], "metric": [], "all": []}
+    for row in rows:
+        parts[row["part"]].append(row)
+    if not parts["all"]:
+        return NOTHING
+    return replace(_traffic(parts, since, at, STEP_S), labelled=None)
 
 
 def _traffic(parts: dict[str, list[dict[str, Any]]], since: datetime, at: datetime, step_s: int) -> Traffic:
@@ -116,26 +176,44 @@ def _ticks(rows: list[dict[str, Any]], since: datetime, at: datetime) -> Iterato
 
 def _series(rows: list[dict[str, Any]], newest: datetime) -> Iterator[Series]:
     """Return a line per version; intervals that began after `newest` are not over yet and left out."""
-    points: dict[int, list[Point]] = {}
+    points: dict[int, list[MetricPoint]] = {}
     for row in sorted(rows, key=lambda row: int(row["start_us"])):
         start = _moment(row["start_us"])
         if row["value"] is not None and row["n"] >= LEAST_ROWS and start <= newest:
-            points.setdefault(row["version"], []).append(Point(start, row["value"], row["n"]))
+            points.setdefault(row["version"], []).append(MetricPoint(start, row["value"], row["n"]))
     for version in sorted(points):
         yield Series(version, tuple(points[version]))
 
 
 def _sql(metric: str, signature: Signature | None, step_s: int, at: datetime) -> str:
-    recent = int(at.timestamp() * 1e6) - RATE_S * 1_000_000
-    tick, step = STEP_S * 1_000_000, step_s * 1_000_000
+    step = step_s * 1_000_000
     return f"""
         with seen as (
-            select deployment, epoch_us(at) as us, version, latency_ms, actual, prediction, probability
+            select deployment, epoch_us("at") as us, version, latency_ms, actual, prediction, probability
             from predictions
         ), labelled as (
             select deployment, us // {step} * {step} as start_us, version, actual, prediction, probability
             from seen where actual is not null
         )
+        {_parts_sql(at)}
+        union all by name
+        select 'metric' as part, * from ({_metric_sql(metric, signature)})
+    """
+
+
+def _traffic_sql(at: datetime) -> str:
+    return f"""
+        with seen as (
+            select deployment, epoch_us("at") as us, latency_ms, null::double as actual from predictions
+        )
+        {_parts_sql(at)}
+    """
+
+
+def _parts_sql(at: datetime) -> str:
+    recent = int(at.timestamp() * 1e6) - RATE_S * 1_000_000
+    tick = STEP_S * 1_000_000
+    return f"""
         select 'tick' as part, deployment, us // {tick} * {tick} as start_us, null::int as version,
                count(*) as n, null::bigint as recent, count(actual) as labelled,
                quantile_cont(latency_ms, 0.5)::double as p50, quantile_cont(latency_ms, 0.99)::double as p99,
@@ -147,8 +225,6 @@ def _sql(metric: str, signature: Signature | None, step_s: int, at: datetime) ->
                quantile_cont(latency_ms, 0.5) filter (where us >= {recent})::double as p50,
                quantile_cont(latency_ms, 0.99) filter (where us >= {recent})::double as p99
         from seen group by deployment
-        union all by name
-        select 'metric' as part, * from ({_metric_sql(metric, signature)})
     """
 
 

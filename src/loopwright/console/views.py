@@ -10,17 +10,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from loopwright.console.monitoring.views import Health, Marker, Tone
 from loopwright.deploy.online.levels import ServiceLevel
 from loopwright.deploy.overview import Worker
-from loopwright.records import Alert, GateResult, Signal, Verdict
+from loopwright.records import Alert, GateResult, Verdict
 from loopwright.scoring.base import Timing
 
 __all__ = [
     "Batch",
     "Card",
-    "Cell",
     "Counted",
-    "Drift",
     "Entry",
     "Glance",
     "Link",
@@ -42,9 +41,6 @@ __all__ = [
     "Tone",
 ]
 
-#: What a thing means, told by colour and sign.
-Tone = Literal["good", "warn", "bad", "info", "plain"]
-
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -65,7 +61,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class MetricNow:
-    """The newest value of a deployment's metric: of `version`, over `rows` labelled predictions."""
+    """The newest value of a deployment's metric: of `version`, over `rows` labelled predictions.
+
+    `lower` and `upper` are its 95 % interval where a monitor computed it.
+    """
 
     name: str
     better: Literal["higher", "lower"]
@@ -74,14 +73,19 @@ class MetricNow:
     rows: int
     at: datetime | None
     limit: float | None
+    lower: float | None = None
+    upper: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The key numbers. `rows` and `labelled` count the predictions of the last `span_s` seconds."""
+    """The key numbers. `rows` and `labelled` count the predictions of the last `span_s` seconds.
+
+    `labelled` is None where labels are judged by windows and were not counted apart.
+    """
 
     rows: int
-    labelled: int
+    labelled: int | None
     span_s: int
     per_s: float
     latency_p50_ms: float | None
@@ -127,7 +131,7 @@ class Card:
     """One deployment at a glance.
 
     `shadows` are versions that score the same rows and answer nobody. `logged` is the share of predictions that the
-    log keeps (0 to 1): the key numbers count those alone.
+    log keeps (0 to 1): the key numbers count those alone. `health` is what its monitors found.
     """
 
     name: str
@@ -144,6 +148,7 @@ class Card:
     hint: str
     shadows: tuple[int, ...] = ()
     logged: float = 1.0
+    health: Health | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,41 +201,6 @@ class Series:
 
     version: int
     points: tuple[Point, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Marker:
-    """A moment to mark in the charts."""
-
-    at: datetime
-    text: str
-    tone: Tone
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """The drift of one feature in one window: the effect, its limit, and whether the window fired."""
-
-    window: int
-    feature: int
-    value: float
-    limit: float
-    rows: int
-    fired: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """The features that drift most, over the last windows; `windows` are their ends.
-
-    `fired` of all `inputs` of the model fired in the last window.
-    """
-
-    windows: tuple[datetime, ...]
-    features: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    inputs: int
-    fired: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,9 +319,10 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One deployment, live. Everything lies between `since` and `at`, but drift, alerts and timeline reach back further.
+    """One deployment, live. Everything lies between `since` and `at`, but alerts and timeline reach back further.
 
-    `checks` are the newest signals of the monitors, without drift. `serving` is None but for online deployments.
+    `metric` is by window where a monitor judges the model, else read from the log. `serving` is None but for online
+    deployments.
     """
 
     project: str
@@ -362,8 +333,6 @@ class Story:
     traffic: tuple[Tick, ...]
     metric: tuple[Series, ...]
     markers: tuple[Marker, ...]
-    drift: Drift
-    checks: tuple[Signal, ...]
     alerts: tuple[Alert, ...]
     timeline: tuple[Entry, ...]
     serving: Serving | None = None

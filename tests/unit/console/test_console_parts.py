@@ -13,6 +13,7 @@ from loopwright.console import charts, fragments, release_panel, snapshot, token
 from loopwright.console.formats import Reader
 from loopwright.console.links import Links
 from loopwright.console.markup import el, join
+from loopwright.console.monitoring.source import Source
 from loopwright.console.releases import release_now
 from loopwright.console.sentences import KINDS, entry
 from loopwright.console.views import Point, Series, Story
@@ -48,7 +49,7 @@ def event(kind: str, payload: Any, subject: str = API) -> Event:
 def empty_story(project: Project, name: str = API) -> Story:
     """Return the story of a deployment as its ledger tells it."""
     ledger = Ledger.open(project)
-    moment = snapshot.Moment.read(project, ledger, PredictionStore(project), datetime.now(UTC))
+    moment = snapshot.Moment.read(Source(project, ledger, PredictionStore(project), datetime.now(UTC)))
     found = snapshot.story(moment, name, LINKS)
     ledger.close()
     return found

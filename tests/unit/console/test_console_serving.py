@@ -12,6 +12,7 @@ from console_seed import API, CONFIG, answering, make_project, seed
 from loopwright.config import Project
 from loopwright.console import charts, fragments, serving, serving_panel, snapshot, tokens
 from loopwright.console.formats import duration, percent, size
+from loopwright.console.monitoring.source import Source
 from loopwright.console.views import Serving, Story
 from loopwright.deploy.online import keys
 from loopwright.deploy.online.levels import Levels
@@ -25,7 +26,7 @@ def story(project: Project, name: str = API, later: timedelta = timedelta(0)) ->
     """Return the story of a deployment."""
     ledger = Ledger.open(project)
     at = datetime.now(UTC) + later
-    found = snapshot.story(snapshot.Moment.read(project, ledger, PredictionStore(project), at), name)
+    found = snapshot.story(snapshot.Moment.read(Source(project, ledger, PredictionStore(project), at)), name)
     ledger.close()
     return found
 
