@@ -76,7 +76,7 @@ class Controller:
         self.follower.turn(now())
 
     def _monitor(self) -> None:
-        for alert in monitor.tick(self.project, self.ledger, self.store, now()):
+        for alert in monitor.tick(self.declared(), self.ledger, self.store, now()):
             log.info("alert: %s", alert.message)
 
     def _watch(self) -> None:
@@ -95,7 +95,7 @@ class Controller:
         alerting.tick(self.declared(), self.ledger, now())
 
     def _trigger(self) -> None:
-        triggers.look(self.project, self.ledger, self.store)
+        triggers.look(self.declared(), self.ledger, self.store)
 
     def _advance(self) -> None:
         for state in self.ledger.states("release"):

@@ -78,3 +78,23 @@ def test_upkeep_that_fails_is_logged_and_goes_on(
     Upkeep(controller.declared, controller.ledger, threading.Event()).turn()
     assert rolled == [1]
     assert "the disk is full" in caplog.text
+
+
+def test_monitors_follow_the_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window that is declared while the controller runs is the one that is judged; a half-edited file changes nothing."""
+    controller = Controller(project)
+    seen: list[str] = []
+    monkeypatch.setattr(
+        "loopwright.monitor.tick", lambda declared, *_: seen.extend(declared.config.monitor) or []
+    )
+    file = project.root / "loopwright.toml"
+    file.write_text(file.read_text() + '\n[model.late]\ntarget = "y"\n[monitor.late]\nwindow = "5m"\n')
+    controller.turn()  # the file is looked at when the schedules are
+    controller.turn()
+    assert "late" in seen
+    file.write_text("[monitor.late\n")
+    controller._scheduled = 0.0
+    controller.turn()
+    seen.clear()
+    controller.turn()
+    assert "late" in seen
