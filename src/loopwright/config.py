@@ -597,19 +597,38 @@ class StoreConfig(_Section):
     keep: Duration | None = None
 
 
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+#: One address or a list of them. One alone is taken as well: an error would print what may hold a password.
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_several)]
+
+
 class AlertsConfig(_Section):
     """`[alerts]`: who is told.
 
     `to` are Apprise addresses, such as ``"mailto://..."``, ``"slack://..."`` or ``"json://host/path"``; ``${NAME}`` in one
-    is taken from the environment, so that no secret is in the file. `checks`, where given, are all that is told of. An
-    alert that is neither acknowledged nor resolved after `escalate_after` is told to `escalate_to`, once.
+    is taken from the environment, so that no secret is in the file. `checks`, where given, are all that is told of, and
+    `severity` is the least that is. An alert that is neither acknowledged nor resolved after `escalate_after` is told to
+    `escalate_to`, once.
     """
 
-    to: tuple[str, ...] = ()
+    to: Addresses = ()
     checks: tuple[str, ...] = ()
+    severity: Literal["info", "warning", "critical"] = "warning"
     resolved: bool = True
     escalate_after: Duration | None = None
-    escalate_to: tuple[str, ...] = ()
+    escalate_to: Addresses = ()
+
+    @pydantic.model_validator(mode="after")
+    def _both(self) -> Self:
+        if bool(self.escalate_to) != (self.escalate_after is not None):
+            raise ValueError(
+                "escalate_after and escalate_to belong together: after how long, and to whom, such as "
+                "escalate_after = '2h', escalate_to = ['mailto://...']"
+            )
+        return self
 
 
 class RunnerConfig(_Section):

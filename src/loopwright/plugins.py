@@ -61,6 +61,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "prediction_drift": "loopwright.monitor.prediction_drift:PredictionDriftCheck",
         "kpi": "loopwright.monitor.kpi:KpiCheck",
         "kpi_early": "loopwright.monitor.kpi:EarlyKpiCheck",
+        "labels": "loopwright.monitor.label_quality:LabelQualityCheck",
         "performance": "loopwright.monitor.performance:PerformanceCheck",
         "calibration": "loopwright.monitor.calibration:CalibrationCheck",
         "estimated": "loopwright.monitor.estimated:EstimatedCheck",

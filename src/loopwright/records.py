@@ -324,7 +324,8 @@ class Alert:
     """Something is wrong, for long enough to say so.
 
     `id` is the same for the same trouble: deployment, version, check, subject and segment. `event` is the ledger's event
-    that opened it, `by` who acknowledged it, `advice` what to do next.
+    that opened it, `by` who acknowledged it, `advice` what to do next, `escalated` when it was told further because nobody
+    did anything about it.
     """
 
     id: str
@@ -346,11 +347,15 @@ class Alert:
     by: str = ""
     changed: datetime | None = None
     detail: dict[str, Any] = field(default_factory=dict)
+    escalated: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """No message is sent, until a moment, of alerts whose fields match; empty fields match all. Alerts still open."""
+    """No message is sent, until a moment, of alerts whose fields match. Alerts still open.
+
+    Fields are compared as in a shell: ``drift``, ``region=*``. Empty ones match all.
+    """
 
     id: str
     until: datetime

@@ -122,7 +122,7 @@ class Shop:
         start = round(at.timestamp() * 1e6)
         at_us = start + (np.arange(n) * (within.total_seconds() * 1e6 / max(1, n))).astype(np.int64)
         prediction = (random.random(n) > 0.5).astype(np.int64)
-        sure = random.uniform(0.5, 1.0, n)
+        sure = random.uniform(0.8, 1.0, n)
         right = random.random(n) < accuracy
         ids = Ids.open(self.project).new(n, start)
         rows = Predictions(

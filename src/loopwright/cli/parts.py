@@ -103,3 +103,23 @@ def _print(project: Project, common: Common) -> None:
         console.print(f"MLflow  {urls['server']}/mlflow/\nPrefect {urls['server']}/prefect/", highlight=False)
     if "console" in urls:
         console.print(f"Console {urls['console']}/", highlight=False)
+    if rows and (count := _undelivered(project)):
+        console.print(
+            f"Alerts that could not be delivered: {count}. See: loopwright alert deliveries --failed"
+        )
+
+
+def _undelivered(project: Project) -> int:
+    """Return how many messages about alerts were given up; asked for here without the monitors, which load slowly."""
+    import sqlalchemy as sa
+
+    from loopwright.errors import LoopwrightError
+    from loopwright.ledger import Ledger
+    from loopwright.ledger.schema import deliveries
+
+    query = sa.select(sa.func.count()).select_from(deliveries).where(deliveries.c.state == "failed")
+    try:
+        with Ledger.open(project).reading() as connection:
+            return int(connection.execute(query).scalar() or 0)
+    except LoopwrightError:  # a ledger that is down is no reason not to show what runs
+        return 0

@@ -232,8 +232,8 @@ class LoggedWindow:
 
     @cached_property
     def _table(self) -> Any:
-        """The rows without their labels; of a large window a sample."""
-        return self._view.table(f"select {self._select(self._columns)} from {_ROWS} where {self._sampled}")
+        """The rows of a window that is not large, without their labels."""
+        return self._view.table(f"select {self._select(self._columns)} from {_ROWS}")
 
     @property
     def _sampled(self) -> str:
@@ -287,11 +287,12 @@ class LoggedWindow:
         """
         if column not in self.types:
             raise NotFound.among("column", column, sorted(self.types))
-        if column not in self._columns:
+        if self._small and column in self._columns:
+            found = self._part(version, segment).column(column)
+        else:
             where = f"{self._sampled} and {self._where(version, segment)}"
             view = _ROWS if column in self._view.columns(_ROWS) else "predictions"
-            return array_of(self._view.table(f"select {quoted(column)} from {view} where {where}").column(0))
-        found = self._part(version, segment).column(column)
+            found = self._view.table(f"select {quoted(column)} from {view} where {where}").column(0)
         if pa.types.is_nested(found.type):
             matrix = matrix_of(found)
             if matrix is not None:

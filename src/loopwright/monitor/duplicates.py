@@ -36,10 +36,8 @@ class DuplicatesCheck:
         for subject, columns in asked:
             names = ['"' + name.replace('"', '""') + '"' for name in columns]
             present = " and ".join(f"{name} is not null" for name in names)
-            rows, distinct = (
-                int(context.data.query(f"select {what} from predictions where {present}", TIMEOUT_S) or 0)
-                for what in ("count(*)", f"count(distinct ({', '.join(names)}))")
-            )
+            both = f"[count(*), count(distinct ({', '.join(names)}))]"
+            rows, distinct = context.data.query(f"select {both} from predictions where {present}", TIMEOUT_S)
             if rows >= MIN_ROWS:
                 found.append((ALL, Share(subject, rows - distinct, rows, 0.0, allowed, allowed)))
         return signals(context, self.name, found, level)

@@ -1,21 +1,18 @@
 """A KPI in Python, in a process of its own: one that never ends, crashes or eats the memory takes nothing with it.
 
 The rows go through a file that the process maps into its memory, the answer comes back through another; what the function
-prints goes nowhere. Run as ``python -m loopwright.monitor.kpi_python <module:function> <rows> <answer>`` in the folder of
-the project.
+prints goes nowhere. The other side is `kpi_child`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +62,20 @@ def call(entrypoint: str, table: Any, *, root: Path, timeout_s: float) -> Any:
                 else f"ended with status {status}"
             )
             raise InvalidInput(f"{entrypoint} {how} before it gave anything.") from None
-    if "error" in given:
-        raise InvalidInput(given["error"])
+    if "raised" in given:
+        raise InvalidInput(f"{entrypoint} raised {given['raised']}.")
+    if "gave" in given:
+        raise InvalidInput(
+            f"{entrypoint} gives {given['gave']}.",
+            valid="A KPI gives one number, None, or a list of three: the number and the ends of its interval.",
+        )
     return given["value"]
 
 
 def _run(arguments: list[str], root: Path, timeout_s: float) -> int | None:
     """Run the other side and return its status, None where it had to be stopped."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "loopwright.monitor.kpi_python", *arguments],
+        [sys.executable, "-P", str(Path(__file__).with_name("kpi_child.py")), *arguments],
         cwd=root,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -88,51 +90,3 @@ def _run(arguments: list[str], root: Path, timeout_s: float) -> int | None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON can carry: numbers of NumPy and Arrow as those of Python, NaN as nothing."""
-    for method in ("as_py", "item"):
-        if hasattr(value, method):
-            value = getattr(value, method)()
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
-    text = repr(value)
-    raise InvalidInput(
-        f"It gives {text if len(text) <= 80 else text[:77] + '...'}, of type {type(value).__name__}.",
-        valid="A KPI gives one number, None, or a list of three: the number and the ends of its interval.",
-    )
-
-
-def _answer(entrypoint: str, rows: str) -> dict[str, Any]:
-    import importlib
-
-    import pyarrow as pa
-
-    module, _, name = entrypoint.partition(":")
-    try:
-        with pa.memory_map(rows) as source:
-            table = pa.ipc.open_file(source).read_all()
-            return {"value": _plain(getattr(importlib.import_module(module), name)(table))}
-    except InvalidInput as error:
-        return {"error": f"{entrypoint}: {error.fact} {error.valid}"}
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (the function is somebody else's)
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return {
-            "error": f"{entrypoint} raised {type(error).__name__}: {str(error)[:300]} "
-            f"({Path(where.filename).name}, line {where.lineno})."
-        }
-
-
-def main() -> None:
-    """Compute the KPI that the arguments name and write what it gave."""
-    entrypoint, rows, answer = sys.argv[1:]
-    Path(answer).write_text(json.dumps(_answer(entrypoint, rows)), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -42,6 +42,8 @@ _STOPPED = 10.0
 #: At most so many cohorts are read, and so many days back.
 _COHORTS = 300
 _LONGEST = timedelta(days=90)
+#: Of a log with more rows only the newest are read, about so many.
+_ROWS = 4_000_000
 _KEPT = timedelta(minutes=5)
 
 
@@ -329,11 +331,18 @@ _known: dict[tuple[Path, str, timedelta, object], tuple[datetime, LabelDelay]] =
 
 
 def _read(store: PredictionStore, deployment: str, now: datetime, config: MonitorConfig) -> Cohorts:
-    """Count the predictions of the last months in at most so many cohorts."""
-    first, last = store.span(deployment, since=now - _LONGEST, until=now)
-    if first is None or last is None:
+    """Count the predictions of the last months in at most so many cohorts, so many rows of them."""
+    extent = store.extent(deployment)
+    if extent.first is None or extent.last is None or extent.first >= now:
         none = np.empty(0, np.int64)
         return Cohorts(none, none, np.empty((0, len(DELAY_AGES)), np.int64))
+    first = max(extent.first, now - _LONGEST)
+    if extent.rows > _ROWS:
+        # Enough of the newest to follow labels to their end, and no more: a busy deployment has them in hours.
+        given = config.performance
+        enough = max(60 * config.window, 12 * given.label_delay, 4 * (given.overdue or timedelta(0)))
+        span = (extent.last - extent.first) * (_ROWS / extent.rows)
+        first = max(first, min(extent.last, now) - max(enough, span))
     every = max(config.window, (now - first) / _COHORTS)
     table = store.label_delays(deployment, since=first, until=now, every=every)
     starts, places, rows = (

@@ -2,9 +2,9 @@
 
 A window is too bad when its value is beyond the limit and chance does not explain it, in one of two ways: the whole 95 %
 interval is beyond the limit, or the value is significantly worse than the version's own earlier windows were (one-sided,
-0.5 %). The second finds a real loss that has crossed the limit by little; it needs five earlier windows that did not fire.
+1 %). The second finds a real loss that has crossed the limit by little; it needs five earlier windows that did not fire.
 
-Segments are many, so each is judged at a stricter level: 5 % and 0.5 % are divided by their number (Bonferroni). A limit
+Segments are many, so each is judged at a stricter level: 5 % and 1 % are divided by their number (Bonferroni). A limit
 that comes from training is one over all rows, and some segments are harder than others from the start: such a segment is
 held against its own earlier windows, worsened by the same margin, and never fires before there are five.
 """
@@ -34,7 +34,7 @@ _OF_NUMBERS = {"mae", "mape", "median_absolute_error", "r2", "rmse"}
 #: So many earlier windows are looked at, and so many are needed.
 _EARLIER, _LEAST = 20, 5
 #: The chance, in one window of all rows, to seem worse than earlier ones by chance alone.
-_ALPHA = 0.005
+_ALPHA = 0.01
 #: So many segments are named beside the value over all rows, the worst first.
 _WORST = 5
 
@@ -76,36 +76,6 @@ def beyond(metric: str, found: Measured, limit: float) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Earlier:
-    """The values of k windows before this one, k >= `_LEAST`, that did not fire."""
-
-    values: NDArray[np.float64]
-    errors: NDArray[np.float64]
-
-    @property
-    def typical(self) -> float:
-        return float(np.median(self.values))
-
-    def worse(self, metric: str, found: Measured, alpha: float) -> bool:
-        """Whether a new value is significantly worse, on top of how these windows differ among themselves."""
-        k = len(self.values)
-        spread = float(self.values.var(ddof=1))
-        between = max(0.0, spread - float((self.errors**2).mean()))
-        bad = (
-            self.values.mean() - found.value
-            if WATCHED[metric] == "higher"
-            else found.value - self.values.mean()
-        )
-        error = math.sqrt(_error(metric, found.value, found.lower, found.upper) ** 2 + between + spread / k)
-        return bool(bad > float(stdtrit(k - 1, 1 - alpha)) * error)
-
-
-def _error(metric: str, value: float, lower: float, upper: float) -> float:
-    """Return the standard error that an interval of 95 % shows on the side of better values."""
-    return abs((upper if WATCHED[metric] == "higher" else lower) - value) / 1.96
-
-
-@dataclass(frozen=True, slots=True)
 class _Part:
     """One version's labelled rows of one segment, and what they measure."""
 
@@ -115,6 +85,40 @@ class _Part:
     left_out: int
     measures: Measures
     found: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """What was measured in k windows before this one that did not fire, k >= `_LEAST`; all arrays have shape (k,)."""
+
+    values: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    rows: NDArray[np.float64]
+
+    @property
+    def typical(self) -> float:
+        """Their median."""
+        return float(np.median(self.values))
+
+    def worse(self, metric: str, part: _Part, alpha: float) -> bool:
+        """Whether a new value is significantly worse: below, or above, where the next of these would be.
+
+        It is a prediction interval (Student), for a window with more or fewer rows than these have.
+        """
+        k = len(self.values)
+        spread = float(self.values.var(ddof=1))
+        # Chance is that of one row over the rows; what the windows differ by beyond it stays, however many rows there are.
+        of_row = float((self.errors**2 * self.rows).mean())
+        between = max(0.0, spread - of_row * float((1 / self.rows).mean()))
+        error = math.sqrt(of_row / part.rows + between + spread / k)
+        away = part.found.value - float(self.values.mean())
+        worse = -away if WATCHED[metric] == "higher" else away
+        return bool(worse > float(stdtrit(k - 1, 1 - alpha)) * error)
+
+
+def _error(metric: str, value: float, lower: float, upper: float) -> float:
+    """Return the standard error that an interval of 95 % shows on the side of better values."""
+    return abs((upper if WATCHED[metric] == "higher" else lower) - value) / 1.96
 
 
 class PerformanceCheck:
@@ -180,7 +184,7 @@ class PerformanceCheck:
         fired = beyond(context.metric, strict, limit.value)
         rule = "interval" if fired else ""
         if not fired and before is not None and _past(context.metric, part.found.value, limit.value):
-            fired = before.worse(context.metric, part.found, _ALPHA / family)
+            fired = before.worse(context.metric, part, _ALPHA / family)
             rule = "worse than earlier windows" if fired else ""
         detail: dict[str, Any] = {
             "metric": context.metric,
@@ -315,8 +319,12 @@ def _earlier(context: Context, version: int, segments: int) -> dict[str, _Earlie
 
 def _summed(signals: Sequence[Signal]) -> _Earlier:
     last = signals[-_EARLIER:]
-    errors = [_error(one.subject, one.value, one.lower or 0.0, one.upper or 0.0) for one in last]
-    return _Earlier(np.array([one.value for one in last]), np.array(errors))
+    table = [
+        (one.value, _error(one.subject, one.value, one.lower or 0.0, one.upper or 0.0), one.rows)
+        for one in last
+    ]
+    values, errors, rows = np.array(table, np.float64).T
+    return _Earlier(values, errors, rows)
 
 
 def _worst(metric: str, judged: Sequence[Signal]) -> list[dict[str, Any]]:

@@ -96,17 +96,20 @@ class Results:
         since: datetime | None = None,
         until: datetime | None = None,
         limit: int = 200,
+        oldest: bool = False,
     ) -> list[Judged]:
-        """Return the newest `limit` windows that start in [since, until), oldest first."""
+        """Return the newest `limit` windows that start in [since, until), or the oldest ones; oldest first."""
         query = sa.select(_windows).where(_windows.c.deployment == deployment)
         if phase is not None:
             query = query.where(_windows.c.phase == phase)
         if states:
             query = query.where(_windows.c.state.in_(states))
         query = _span(query, _windows.c.start_us, since, until)
-        query = query.order_by(_windows.c.start_us.desc(), _windows.c.id.desc()).limit(limit)
+        order = (_windows.c.start_us, _windows.c.id)
+        query = query.order_by(*(order if oldest else [one.desc() for one in order])).limit(limit)
         with self._ledger.reading() as connection:
-            return [_judged(row) for row in connection.execute(query)][::-1]
+            found = [_judged(row) for row in connection.execute(query)]
+        return found if oldest else found[::-1]
 
     def signals(
         self,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from loopwright.config import MonitorConfig, Project
+from loopwright.config import Project
 from loopwright.ledger import Ledger, State
 from loopwright.monitor.alerts import judge
 from loopwright.monitor.base import Phase
@@ -15,6 +16,7 @@ from loopwright.monitor.failures import Failures
 from loopwright.monitor.label_delay import LabelDelay
 from loopwright.monitor.late import grown
 from loopwright.monitor.results import Results
+from loopwright.monitor.waiting import Waiting
 from loopwright.monitor.watching import Watched
 from loopwright.monitor.windows import due
 from loopwright.predictions import PredictionStore
@@ -25,11 +27,6 @@ __all__ = ["judge_span", "tick"]
 log = logging.getLogger(__name__)
 #: A window is judged this long after its end at the earliest: clocks and queues are not exact.
 SLACK = timedelta(seconds=0.5)
-#: Windows without all their labels that are looked at in one turn, at most.
-MOST_IMMATURE = 20
-#: The time between two looks at such a window: a part of its length, and of its age when that is longer.
-PARTS, PARTS_OF_AGE = 20, 10
-SOONEST, LATEST = timedelta(seconds=0.5), timedelta(hours=1)
 #: After a turn that failed.
 AGAIN = timedelta(seconds=5)
 #: What was found is kept so long, or as long as the log where that keeps predictions longer.
@@ -46,7 +43,7 @@ class _Memory:
     at: datetime
     next: datetime
     grown: datetime
-    looks: dict[Window, datetime] = field(default_factory=dict)
+    waiting: Waiting
     begun: bool = False
 
 
@@ -82,12 +79,13 @@ class Runner:
                 self._known.pop(state.key, None)
                 return None
             watched = Watched(project, self.ledger, store, deployment, config, self._failures)
-            memory = _Memory(watched, state.revision, project, now, now, now)
+            waiting = Waiting(self._results, state.key, config)
+            memory = _Memory(watched, state.revision, project, now, now, now, waiting)
             self._known[state.key] = memory
         elif now < memory.at:
             # The clock was set back: what was to come then is no measure any more.
             memory.next = memory.grown = now
-            memory.looks.clear()
+            memory.waiting.forget()
         memory.at = now
         return memory
 
@@ -98,11 +96,15 @@ class Runner:
             for window in self._new(watched, "inputs", now):
                 watched.inputs(window, now)
                 opened += self._alerts(watched, now)
-            for window in [*self._waiting(memory, now), *self._new(watched, "labels", now)]:
+            began = time.monotonic()
+            ready = memory.waiting.ready(now)
+            for window in [*ready, *self._new(watched, "labels", now)]:
                 judged = watched.labels(window, self._delay(watched, now), now)
-                memory.looks[window] = _look(judged, watched.config, now)
+                memory.waiting.looked(judged, now)
                 if judged.state == "judged":
                     opened += self._alerts(watched, now)
+            if ready:
+                memory.waiting.rest(now, time.monotonic() - began)
             if self._late(memory, now) or not memory.begun:
                 # Also when a process begins: the last one may have been killed between a window and its alerts.
                 opened += self._alerts(watched, now)
@@ -121,19 +123,6 @@ class Runner:
 
     def _delay(self, watched: Watched, now: datetime) -> LabelDelay:
         return LabelDelay.read(watched.store, watched.name, now, watched.config)
-
-    def _waiting(self, memory: _Memory, now: datetime) -> list[Window]:
-        """Return windows that wait for labels and are to be looked at again: those that may be mature first."""
-        watched = memory.watched
-        found = [one.window for one in self._immature(watched)]
-        memory.looks = {window: at for window, at in memory.looks.items() if window in found}
-        old_enough = now - watched.config.performance.label_delay
-        ready = [window for window in found if memory.looks.get(window, now) <= now]
-        ready.sort(key=lambda window: (window.end > old_enough, window.start))
-        return ready[:MOST_IMMATURE]
-
-    def _immature(self, watched: Watched) -> list[Judged]:
-        return self._results.windows(watched.name, "labels", states=("immature",), limit=1000)
 
     def _late(self, memory: _Memory, now: datetime) -> bool:
         """Judge the windows again that rows came into since; return whether there were any."""
@@ -158,8 +147,8 @@ class Runner:
             (self._results.last_end(watched.name, phase, until=now) or watched.started) + length + SLACK
             for phase in ("inputs", "labels")
         ]
-        waiting = [memory.looks.get(one.window, now) for one in self._immature(watched)]
-        return min([*ends, memory.grown, *waiting])
+        waiting = memory.waiting.next(now)
+        return min([*ends, memory.grown, *([waiting] if waiting is not None else [])])
 
     def _prune(self, project: Project, now: datetime) -> None:
         """Delete old windows, once a day."""
@@ -167,14 +156,6 @@ class Runner:
             return
         self._pruned = now
         self._results.prune(now - max(KEPT, project.config.log.keep or KEPT))
-
-
-def _look(judged: Judged, config: MonitorConfig, now: datetime) -> datetime:
-    """Return when to look at a window again that waits for its labels: the older it is, the less often."""
-    length, age = judged.window.end - judged.window.start, now - judged.window.end
-    wait = min(max(length / PARTS, age / PARTS_OF_AGE, SOONEST), max(LATEST, length / PARTS))
-    due_at = judged.window.end + config.performance.label_delay
-    return min(now + wait, due_at) if due_at > now else now + wait
 
 
 #: The last ledger that was looked after; a process has one project.

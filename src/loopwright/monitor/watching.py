@@ -52,8 +52,9 @@ class Watched:
         self._deployment = deployment
         self._failures = failures
         self._results = Results(ledger)
-        self._profiles: dict[int, Profile | None] = {}
+        self._profiles: dict[int, Profile] = {}
         self._plan: Plan | None = None
+        self._planned: Profile | None = None
         self._hidden = left_out(project.config.deployment[deployment.name])
         state = ledger.get("model_version", f"{deployment.model}/{self.champion}")
         self._signature = state.read(ModelVersion).signature if state else None
@@ -157,8 +158,9 @@ class Watched:
 
     def _read(self, window: Window, *, labelled: bool) -> LoggedWindow:
         signature = self._signature
-        if self._plan is None:
-            self._plan = Plan.of(self._profile(self.champion), signature)
+        profile = self._profile(self.champion)
+        if self._plan is None or profile is not self._planned:
+            self._plan, self._planned = Plan.of(profile, signature), profile
         return LoggedWindow(
             self.store,
             self.name,
@@ -229,12 +231,12 @@ class Watched:
         return failed
 
     def _profile(self, version: int) -> Profile | None:
+        # One that is not there yet is looked for again: the scorer is prepared when a worker first loads it.
         if version not in self._profiles:
-            self._profiles[version] = None
             path = self._project.scorer(self._deployment.model, version) / "profile.json"
             with contextlib.suppress(LoopwrightError, OSError):
                 self._profiles[version] = read_profile(path)
-        return self._profiles[version]
+        return self._profiles.get(version)
 
     def _metric(self) -> str:
         if self.config.performance.metric:

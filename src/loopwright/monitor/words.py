@@ -53,7 +53,8 @@ def _where(signal: Signal, judged: Judged) -> str:
     where = f"{signal.model}/{signal.version} in {signal.deployment}"
     if not signal.segment:
         return where
-    share = f" ({signal.rows / judged.rows:.0%} of the window)" if judged.rows else ""
+    rows, what = (judged.labelled, "labelled rows") if judged.phase == "labels" else (judged.rows, "rows")
+    share = f" ({signal.rows / rows:.0%} of the {what})" if rows else ""
     return f"{where} where {signal.segment}{share}"
 
 
@@ -74,16 +75,44 @@ def _interval(signal: Signal) -> str:
 def _performance(signal: Signal, where: str) -> str:
     side = "below" if WATCHED.get(signal.subject) == "higher" else "above"
     interval = _interval(signal).replace(" rows", " labelled rows")
-    return f"{signal.subject} of {where} is {signal.value:.3g} ({interval}), {side} {signal.limit:.4g}"
+    before = signal.detail.get("earlier", signal.detail.get("trained"))
+    usual = f"; it was {before:.3g} before" if isinstance(before, float) else ""
+    return f"{signal.subject} of {where} is {signal.value:.3g} ({interval}), {side} {signal.limit:.4g}{usual}"
 
 
 def _estimated(signal: Signal, where: str) -> str:
     side = "below" if WATCHED.get(signal.subject) == "higher" else "above"
-    assumption = signal.detail.get("assumption", "assumes that the labels depend on the inputs as before")
     return (
         f"estimated {signal.subject} of {where} is {signal.value:.3g} ({_interval(signal)}), {side} "
-        f"{signal.limit:.4g}; it {assumption}"
+        f"{signal.limit:.4g}; it {signal.detail.get('assumption', 'is an estimate')}"
     )
+
+
+def _calibration(signal: Signal, where: str) -> str:
+    if signal.subject == "bias":
+        side = "high" if signal.value > 0 else "low"
+        return (
+            f"predictions of {where} are {abs(signal.value):.3g} standard deviations too {side} on average "
+            f"({_interval(signal)}), allowed {signal.limit:.3g}"
+        )
+    return (
+        f"probabilities of {where} are off by {signal.value:.3g} on average ({_interval(signal)}), allowed "
+        f"{signal.limit:.3g}"
+    )
+
+
+def _service(signal: Signal, where: str) -> str:
+    if signal.subject == "errors":
+        return f"{_percent(signal.value)} of {signal.rows:,} requests to {where} failed, allowed {_percent(signal.limit)}"
+    return (
+        f"the 99th percentile of the latency of {where} is {signal.value:.4g} ms over {signal.rows:,} rows, allowed "
+        f"{signal.limit:.4g} ms"
+    )
+
+
+def _labels(signal: Signal, where: str) -> str:
+    what = "cannot be used" if signal.subject == "unusable" else f"are from {signal.subject}"
+    return f"{_percent(signal.value)} of {signal.rows:,} labels of {where} {what}, allowed {_percent(signal.limit)}"
 
 
 def _drift(signal: Signal, where: str) -> str:
@@ -155,7 +184,8 @@ def _schema(signal: Signal, where: str) -> str:
 
 def _kpi(signal: Signal, where: str) -> str:
     side = "above" if signal.value > signal.limit else "below"
-    return f"KPI {signal.subject!r} of {where} is {signal.value:.4g}, {side} its target of {signal.limit:.4g}"
+    unit = f" {signal.detail['unit']}" if signal.detail.get("unit") else ""
+    return f"KPI {signal.subject!r} of {where} is {signal.value:.4g}{unit}, {side} its target of {signal.limit:.4g}{unit}"
 
 
 def _any(signal: Signal, where: str) -> str:
@@ -166,6 +196,9 @@ def _any(signal: Signal, where: str) -> str:
 _SENTENCES: dict[str, Callable[[Signal, str], str]] = {
     "performance": _performance,
     "estimated": _estimated,
+    "calibration": _calibration,
+    "service": _service,
+    "labels": _labels,
     "drift": _drift,
     "prediction_drift": _drift,
     "missing": _missing,

@@ -25,6 +25,7 @@ __all__ = [
     "field_at",
     "frames",
     "head_length",
+    "is_damaged",
     "is_marked",
     "marked",
     "schema_of",
@@ -69,11 +70,13 @@ def trailer(checksum: int) -> bytes:
 
 
 def with_trailer(message: bytes, seed: int) -> bytes:
-    """Return a message as Arrow serialised it, with a trailer."""
+    """Return a message of at least one row, as Arrow serialised it, with a trailer."""
     changed = bytearray(message)
-    metadata = _PREFIX + field_at(memoryview(message)[_PREFIX:], BODY_LENGTH)
-    (length,) = _long.unpack_from(changed, metadata)
-    _long.pack_into(changed, metadata, length + TRAILER)
+    place = field_at(memoryview(message)[_PREFIX:], BODY_LENGTH)
+    if place is None:
+        raise ValueError("a message without a body")
+    (length,) = _long.unpack_from(changed, _PREFIX + place)
+    _long.pack_into(changed, _PREFIX + place, length + TRAILER)
     return sealed(bytes(changed), seed)
 
 
@@ -98,17 +101,17 @@ def frames(data: memoryview, seed: int | None) -> Iterator[tuple[int, int]]:
     """
     at, size = 0, len(data)
     #: Where the length of a body stands depends on the writer only, which has one length of metadata for each schema.
-    places: dict[int, int] = {}
+    places: dict[int, int | None] = {}
     while at + _PREFIX < size:
         follows, length = _numbers(data, at)
         body = at + _PREFIX + length
         if follows != _FOLLOWS or length <= 0 or body > size:
             return
-        place = places.get(length)
         try:
-            if place is None:
-                place = places[length] = field_at(data[at + _PREFIX : body], BODY_LENGTH)
-            (long,) = _long.unpack_from(data, at + _PREFIX + place)
+            if length not in places:
+                places[length] = field_at(data[at + _PREFIX : body], BODY_LENGTH)
+            place = places[length]
+            long = 0 if place is None else _long.unpack_from(data, at + _PREFIX + place)[0]
         except (ValueError, struct.error):
             return
         end = body + long
@@ -122,24 +125,46 @@ def frames(data: memoryview, seed: int | None) -> Iterator[tuple[int, int]]:
         at = end
 
 
-def field_at(data: Any, slot: int, table: int | None = None) -> int:
-    """Return where a field of a FlatBuffers table lies, of the root table when none is given.
+def is_damaged(rest: memoryview) -> bool:
+    """Whether what stands behind the last good message of a finished tail is more than a write that was cut short.
+
+    Such a write ends with the file, or with the zeros of pages that never reached the disk.
+    """
+    if len(rest) < _PREFIX:
+        return False
+    if not any(rest[:_PREFIX]):
+        return any(rest)
+    follows, length = _numbers(rest)
+    if follows != _FOLLOWS or length <= 0 or _PREFIX + length > len(rest):
+        return bool(follows != _FOLLOWS)
+    try:
+        place = field_at(rest[_PREFIX : _PREFIX + length], BODY_LENGTH)
+        long = 0 if place is None else _long.unpack_from(rest, _PREFIX + place)[0]
+    except (ValueError, struct.error):
+        return any(rest[_PREFIX : _PREFIX + length])
+    end = _PREFIX + length + long
+    return bool(end <= len(rest) and any(rest[end - TRAILER : end]))
+
+
+def field_at(data: Any, slot: int, table: int | None = None) -> int | None:
+    """Return where a field of a FlatBuffers table lies, of the root table when none is given; None where it is left out.
 
     Raises
     ------
     ValueError
-        The table has no such field, or this is no table.
+        This is no table.
     """
     if table is None:
         table = int.from_bytes(data[:4], "little")
     vtable = table - int.from_bytes(data[table : table + 4], "little", signed=True)
-    place = vtable + 4 + 2 * slot
-    if vtable < 0 or place + 2 > len(data):
+    if vtable < 0 or vtable + 2 > len(data):
         raise ValueError("no table")
-    offset = int.from_bytes(data[place : place + 2], "little")
-    if not offset:
-        raise ValueError(f"no field {slot}")
-    return table + offset
+    size = int.from_bytes(data[vtable : vtable + 2], "little")
+    place = 4 + 2 * slot
+    if place + 2 > size:
+        return None
+    offset = int.from_bytes(data[vtable + place : vtable + place + 2], "little")
+    return table + offset if offset else None
 
 
 def seed_of(head: Any) -> int:

@@ -54,13 +54,13 @@ class BatchWriter:
         self._prefix = struct.pack("<Ii", 0xFFFFFFFF, len(metadata))
         self._metadata = metadata
         root = _u32(metadata, 0)
-        body_length = field_at(metadata, BODY_LENGTH, root)
-        header = field_at(metadata, _HEADER, root)
+        body_length = _needed(metadata, BODY_LENGTH, root)
+        header = _needed(metadata, _HEADER, root)
         header += _u32(metadata, header)
-        length = field_at(metadata, _LENGTH, header)
-        nodes = field_at(metadata, _NODES, header)
+        length = _needed(metadata, _LENGTH, header)
+        nodes = _needed(metadata, _NODES, header)
         nodes += _u32(metadata, nodes)
-        buffers = field_at(metadata, _BUFFERS, header)
+        buffers = _needed(metadata, _BUFFERS, header)
         buffers += _u32(metadata, buffers)
         self.nodes = _u32(metadata, nodes)
         self.buffers = _u32(metadata, buffers)
@@ -163,6 +163,14 @@ class FixedWriter:
             at += size + -size % _ALIGN
         head = self._writer.head(self._rows, self._nodes, spans, at)
         return head, crc32(head, self._writer.seed)
+
+
+def _needed(data: bytes, slot: int, table: int) -> int:
+    """Return where a field of a table lies; the template has every field that is asked for."""
+    found = field_at(data, slot, table)
+    if found is None:
+        raise RuntimeError(f"pyarrow wrote a message without its field {slot}")
+    return found
 
 
 def _u32(data: bytes, at: int) -> int:

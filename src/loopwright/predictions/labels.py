@@ -185,9 +185,9 @@ class LabelLog:
 
     def _value(self, label: Label) -> tuple[float | None, str]:
         """Return a label as a number, None where it is none, and as text."""
-        _check_place(label)
-        if not label.prediction_id and label.deployment not in self._hashes:
+        if label.deployment and not label.prediction_id and label.deployment not in self._hashes:
             self._hashes[label.deployment] = entity_hash(self._project, label.deployment)
+        _check_place(label)
         return _plain(label)
 
     def _entity(self, label: Label) -> str:

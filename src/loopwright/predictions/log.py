@@ -80,7 +80,7 @@ class PredictionLog:
         if not len(rows):
             return
         layout = self._layout(signature or self._signature)
-        self._log.append(layout.key, layout.tail_schema, layout.encode(rows), len(rows))
+        self._log.append(layout.kind, layout.tail_schema, layout.encode(rows), len(rows))
 
     def _layout(self, signature: Signature) -> Layout:
         known = self._layouts.get(id(signature))

@@ -166,18 +166,26 @@ def forget(
 
 def go_on_forgetting(project: Project, ledger: Ledger) -> None:
     """Go on with requests that waited for open tails."""
-    folder = project.state / "forget"
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.iterdir()):
-        request = msgspec.json.decode(path.read_bytes(), type=_Request)
+    for path, request in _open_requests(project).items():
         pending = _pass(project, ledger, request)
         _save(path, request)
         _finish(project, ledger, path, request, pending)
 
 
+def _open_requests(project: Project) -> dict[Path, _Request]:
+    """Return the requests on their way, by their files."""
+    folder = project.state / "forget"
+    if not folder.is_dir():
+        return {}
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix != ".new"]
+    return {path: msgspec.json.decode(path.read_bytes(), type=_Request) for path in paths}
+
+
 def what_became(project: Project, prediction_id: str) -> str:
     """Return a sentence about an id that is not in the log, where it is known what became of it; empty otherwise."""
+    for request in _open_requests(project).values():
+        if prediction_id in {request.prediction_id, *request.ids}:
+            return f"It was deleted on request on {request.asked:%Y-%m-%d %H:%M} UTC."
     ledger = Ledger.open(project)
     try:
         for event in reversed(ledger.events(FORGOTTEN, newest=True)):

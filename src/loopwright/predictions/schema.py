@@ -170,6 +170,11 @@ class Layout:
         return json.dumps(asdict(self))
 
     @cached_property
+    def kind(self) -> str:
+        """A text that is equal for equal layouts of one release: files of the same have the same columns."""
+        return f"{self.key}\n{self.table_schema}"
+
+    @cached_property
     def _width(self) -> int:
         """How many texts a row has: the first says who answered whom, then the inputs, then what was predicted."""
         predicted = max(self.outputs, 1) if self.prediction == "string" else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from loopwright.ledger import Ledger
 from loopwright.predictions import columns, files
 from loopwright.predictions.catalogue import Catalogue, Entry
 from loopwright.predictions.files import LogFolder, Segment
-from loopwright.predictions.shelves import NamedShelf
-from loopwright.predictions.tail import lock, read_batches
+from loopwright.predictions.shelves import QUARANTINE, NamedShelf
+from loopwright.predictions.tail import holds_more, lock, read_after
 
 __all__ = ["catalogue", "removed_leftovers", "seal", "seal_orphans", "time_column", "wish", "write_segment"]
 
+logger = logging.getLogger(__name__)
 #: Rows of a Parquet row group, unless a few large batches make more: what a query over a short span has to decode.
 ROW_GROUP = 32_768
 #: Beside a tail: its owner shall seal it soon.
@@ -50,9 +52,12 @@ def seal(folder: LogFolder, tail: Path) -> Segment | None:
     found: Segment | None = None
     try:
         if not folder.shelf.knows(tail.stem):
-            rows = write_segment(temporary, read_batches(tail, finished=True))
+            tracked = _Tracked(tail)
+            rows = write_segment(temporary, tracked)
             if rows:
                 found = folder.shelf.publish(temporary, dataclasses.replace(rows, stem=tail.stem))
+            if holds_more(tail, tracked.end):
+                _keep(folder, tail, tracked.end)
         tail.unlink(missing_ok=True)
         tail.with_suffix(WISH).unlink(missing_ok=True)
     except (OSError, pa.ArrowException, sa.exc.SQLAlchemyError, Unavailable, Denied) as error:
@@ -65,6 +70,30 @@ def seal(folder: LogFolder, tail: Path) -> Segment | None:
     finally:
         temporary.unlink(missing_ok=True)
     return found
+
+
+class _Tracked:
+    """The rows of a finished tail, and the offset up to which they were good."""
+
+    def __init__(self, tail: Path) -> None:
+        self._tail = tail
+        self.end = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch, end in read_after(self._tail, finished=True):
+            self.end = end
+            yield batch
+
+
+def _keep(folder: LogFolder, tail: Path, end: int) -> None:
+    """Keep a tail that was damaged before its end, for who may want to look at what is behind the damage."""
+    size = tail.stat().st_size
+    aside = folder.root / QUARANTINE
+    aside.mkdir(exist_ok=True)
+    reason = f"its bytes from {end} to {size} are damaged; the rows before them are in the log"
+    (aside / f"{tail.stem}.txt").write_text(reason, encoding="utf-8")
+    tail.rename(aside / tail.name)
+    logger.warning("%s is damaged: %s", tail, reason)
 
 
 def write_segment(path: Path, batches: Iterable[Any], schema: Any = None) -> Segment | None:

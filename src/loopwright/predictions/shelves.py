@@ -23,7 +23,7 @@ from pathlib import Path
 from loopwright.config import Project
 from loopwright.errors import Conflict, LoopwrightError
 from loopwright.predictions.catalogue import Catalogue, Entry, shared_ledger
-from loopwright.predictions.files import SEALED, Look, Segment, Shelf, day_name
+from loopwright.predictions.files import SEALED, TAIL, Look, Segment, Shelf, day_name
 from loopwright.predictions.places import Bucket, is_bucket, sync_folder
 from loopwright.records import now
 
@@ -163,7 +163,7 @@ class NamedShelf:
 
     def damaged(self) -> int:
         """Return how many files were set aside."""
-        return sum(name.endswith(SEALED) for name in _names(self._root / QUARANTINE))
+        return sum(name.endswith((SEALED, TAIL)) for name in _names(self._root / QUARANTINE))
 
     def aside(self) -> dict[str, str]:
         """Return the names of the files that were set aside, and why."""

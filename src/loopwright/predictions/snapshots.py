@@ -19,7 +19,7 @@ from loopwright.predictions.tail import read_batches
 __all__ = ["Snapshot", "Unreadable", "read_snapshot", "steady"]
 
 #: How often the log is looked at anew where files are gone that were just there.
-_TRIES = 4
+_TRIES = 8
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
 

@@ -10,7 +10,7 @@ import re
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ __all__ = [
 #: Labels cannot arrive before their prediction; this much is allowed for clocks that disagree.
 LABEL_SLACK_US = 24 * 3600 * 1_000_000
 _LAST = ("prediction", "probability")
+_WHOLE, _DECIMAL = frozenset({"INTEGER", "BIGINT", "UTINYINT"}), frozenset({"FLOAT", "DOUBLE"})
 #: What DuckDB says of a file can name it, and a path is long.
 _LONG = 1000
 _FILES = re.compile("parquet|decompress|corrupt|magic bytes|thrift|zstd", re.IGNORECASE)
@@ -115,6 +116,34 @@ def _reads(segments: list[Segment]) -> list[str]:
     return [f"read_parquet([{', '.join(paths)}], hive_partitioning = false)" for paths in groups.values()]
 
 
+def common_types(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the type that each column gets whose type changed from one part of a log to another.
+
+    Parameters
+    ----------
+    parts
+        Names of columns and their DuckDB types, of each part.
+
+    Returns
+    -------
+    dict
+        Whole numbers, and booleans beside numbers, widen as DuckDB does it by itself and are left out, and so are lists;
+        whole numbers beside decimals become doubles, and all else becomes text.
+    """
+    kinds: dict[str, set[str]] = {}
+    for part in parts:
+        for column, kind in part.items():
+            kinds.setdefault(column, set()).add(kind)
+    found = {}
+    for column, several in kinds.items():
+        if len(several) == 1 or all(kind.endswith("[]") for kind in several):
+            continue
+        if several <= _WHOLE | {"BOOLEAN"}:
+            continue
+        found[column] = "DOUBLE" if several <= _WHOLE | _DECIMAL | {"BOOLEAN"} else "VARCHAR"
+    return found
+
+
 class View:
     """A locked DuckDB connection with the views `predictions`, `labels` and, where they are given, `shadows`.
 
@@ -145,6 +174,8 @@ class View:
 
         self._duckdb = duckdb
         self._predictions = predictions
+        #: The columns of `predictions`, for messages: when files are gone DuckDB cannot be asked any more.
+        self._shown: list[str] = []
         self._read = [one for one in (predictions, labels, shadows) if one is not None]
         settings = {
             "threads": 2,
@@ -190,6 +221,7 @@ class View:
         if shadows is not None:
             self._source("shadowed", shadows, empty)
             self._join("shadows", "shadowed", selection)
+        self._shown = list(self.columns())
         self._execute("SET lock_configuration = true")
 
     def _rows_of_entities(self, given: EntityLabels, selection: Selection) -> Snapshot:
@@ -228,14 +260,24 @@ class View:
         parts = []
         for number, table in enumerate(tables):
             self._connection.register(f"{name}_tail_{number}", table)
-            parts.append(f"select * from {name}_tail_{number}")
+            parts.append(f"{name}_tail_{number}")
         # Files of the same columns together: DuckDB then looks at one of them to plan a query, where it would open
         # every file with union_by_name (300 files: 0.9 s a query).
-        parts += [f"select * from {read}" for read in _reads(snapshot.segments)]
-        self._execute(f"create view {name} as {' union all by name '.join(parts)}")
+        parts += _reads(snapshot.segments)
+        types = [self.columns(f"select * from {part}") for part in parts] if len(parts) > 1 else [{}]
+        changed = common_types(types)
+        selected = []
+        for part, own in zip(parts, types, strict=True):
+            casts = ", ".join(
+                f"{_name(column)}::{kind} as {_name(column)}"
+                for column, kind in changed.items()
+                if column in own
+            )
+            selected.append(f"select *{f' replace ({casts})' if casts else ''} from {part}")
+        self._execute(f"create view {name} as {' union all by name '.join(selected)}")
 
     def columns(self, name: str = "predictions") -> dict[str, str]:
-        """Return the columns of a view with their DuckDB types."""
+        """Return the columns of a view, or of the result of a SELECT, with their DuckDB types."""
         rows = self._connection.sql(f"select column_name, column_type from (describe {name})").fetchall()
         return dict(rows)
 
@@ -254,8 +296,7 @@ class View:
         self._execute(f"""
             create view {view} as
             select {", ".join(shown)}, label.actual, label.labelled_at, label.actual_at
-            from {selected} left join ({label_join.last_labels(found["prediction"], few)}) as label
-            using (prediction_id)
+            from {selected} {label_join.last_labels(found["prediction"], few, selected)}
         """)
 
     def table(self, query: str) -> Any:
@@ -340,7 +381,7 @@ class View:
         except self._duckdb.Error as error:
             wrong = InvalidInput(
                 f"The query does not work: {_short(str(error))}",
-                valid=f"Columns of predictions: {listing(self.columns(), most=40)}.",
+                valid=f"Columns of predictions: {listing(self._shown, most=40)}.",
                 query=query,
             )
             if self._of_files(error):
@@ -367,6 +408,10 @@ class View:
         theirs = (self._duckdb.BinderException, self._duckdb.CatalogException, self._duckdb.ParserException)
         if isinstance(error, theirs):
             return False
+        if isinstance(error, self._duckdb.PermissionException):
+            # So it says of one of ours that is gone: it then looks for a folder of the name.
+            words = str(error)
+            return any(str(segment.path) in words for one in self._read for segment in one.segments)
         plain = type(error) is self._duckdb.Error
         return plain or isinstance(error, self._duckdb.IOException) or _FILES.search(str(error)) is not None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -343,22 +343,6 @@ class PredictionStore:
         return int(count.column(0)[0].as_py())
 
     @steady
-    def span(
-        self, deployment: str, *, since: datetime, until: datetime
-    ) -> tuple[datetime, datetime] | tuple[None, None]:
-        """Return when the first and the last prediction of [since, until) were made; None and None without any.
-
-        Raises
-        ------
-        NotFound
-            There is no such deployment.
-        """
-        with self._view(deployment, None, since, until, labels=False) as view:
-            found = view.table('select epoch_us(min("at")) as a, epoch_us(max("at")) as b from predictions')
-        first, last = (column[0].as_py() for column in found.columns)
-        return (None, None) if first is None else (_moment(first), _moment(last))
-
-    @steady
     def label_delays(self, deployment: str, *, since: datetime, until: datetime, every: timedelta) -> Any:
         """Count predictions by when they were made and how long their first label took, as a `pyarrow.Table`.
 
@@ -498,10 +482,6 @@ def _micros(moment: datetime | None, name: str) -> int | None:
             f"{name} = {moment.isoformat()} has no time zone.", valid="Use datetime.now(UTC), for example."
         )
     return round(moment.timestamp() * 1e6)
-
-
-def _moment(us: int) -> datetime:
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=us)
 
 
 def _selected(which: dict[str, Any]) -> dict[str, Any]:

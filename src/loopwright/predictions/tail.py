@@ -21,6 +21,7 @@ from loopwright.errors import Unavailable
 from loopwright.predictions.checksums import (
     frames,
     head_length,
+    is_damaged,
     is_marked,
     marked,
     schema_of,
@@ -34,7 +35,7 @@ from loopwright.predictions.schema import Layout
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Tail", "lock", "read_after", "read_batches"]
+__all__ = ["Tail", "holds_more", "lock", "read_after", "read_batches"]
 
 #: So many appended batches are put together while reading: single-row batches would cost kilobytes of objects each.
 _TOGETHER = 1024
@@ -74,7 +75,8 @@ class Tail:
     """
 
     def __init__(self, folder: LogFolder, schema: Any, name: str, *, synced: bool) -> None:
-        self.path = folder.open / f"{new_stem(name)}{TAIL}"
+        columns = f"{name} {schema.remove_metadata()}"
+        self.path = folder.open / f"{new_stem(columns)}{TAIL}"
         self.opened_us = now_us()
         self.rows = 0
         self.size_bytes = 0
@@ -176,22 +178,30 @@ def read_after(path: Path, offset: int = 0, *, finished: bool = False) -> Iterat
     schema = schema_of(head) if head else None
     if schema is None:
         return
-    layout = Layout.read(schema)
-    checked = is_marked(schema)
+    layout: Layout | None = None
     plain = schema.remove_metadata()
     together: list[Any] = []
-    rows = end = 0
-    for start, end in frames(memoryview(data).cast("B"), seed_of(head) if checked else None):
+    rows = good = 0
+    for start, end in frames(memoryview(data).cast("B"), seed_of(head) if is_marked(schema) else None):
         try:
+            if not good:
+                # Only now: a batch that verifies says that the schema is whole, too.
+                layout = Layout.read(schema)
             together.append(pa.ipc.read_record_batch(data.slice(start, end - start), plain))
-        except (OSError, pa.ArrowException):
+        except (OSError, TypeError, ValueError, KeyError, pa.ArrowException):
             break
+        good = end
         rows += len(together[-1])
         if len(together) >= _TOGETHER or rows >= _TOGETHER_ROWS:
-            yield _expanded(together, layout), offset + end
+            yield _expanded(together, layout), offset + good
             together, rows = [], 0
     if together:
-        yield _expanded(together, layout), offset + end
+        yield _expanded(together, layout), offset + good
+
+
+def holds_more(path: Path, end: int) -> bool:
+    """Whether a finished tail, whose rows end at an offset, holds more than those and a write that was cut short."""
+    return is_damaged(memoryview(_parts(path, end, finished=True)[1]).cast("B"))
 
 
 def _parts(path: Path, offset: int, finished: bool) -> tuple[bytes, Any, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,7 +26,7 @@ from loopwright.predictions.seal import removed_leftovers, seal_orphans
 from loopwright.predictions.shelves import CataloguedShelf, NamedShelf
 from loopwright.records import now
 
-__all__ = ["GRACE_S", "Upkeep", "maintain", "repair"]
+__all__ = ["GRACE_S", "Upkeep", "adopt", "agree", "counted_of", "maintain", "repair"]
 
 #: A file that was replaced stays so long for queries that have listed it.
 GRACE_S = 600.0
@@ -40,7 +41,7 @@ class Upkeep:
     """What was done.
 
     Tails `sealed`; segments `merged` and how many were `made` of them; files `deleted` that had been replaced; segments
-    `expired` with age or `quarantined` as damaged; entries of the catalogue that changed; and what is wrong, in words.
+    `expired` with age, `quarantined` as damaged, or `moved` into a store that was set since; entries of the catalogue that changed; and what is wrong, in words.
     """
 
     sealed: int = 0
@@ -49,6 +50,7 @@ class Upkeep:
     deleted: int = 0
     expired: int = 0
     quarantined: int = 0
+    moved: int = 0
     catalogued: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -96,6 +98,8 @@ def maintain(
         done.expired = expire(project, ledger, now())
     for folder in files.logs(project):
         name = files.log_name(project, folder.root)
+        with done.trying(name):
+            done.moved += adopt(folder)
         if not folder.root.is_dir() and folder.placed is None:
             continue
         with done.trying(name):
@@ -128,6 +132,7 @@ def repair(project: Project, ledger: Ledger) -> Upkeep:
                 done.problems.append(f"{name}: another process is at it; try again in a minute")
                 continue
             removed_leftovers(folder)
+            done.moved += _adopt(folder)
             if isinstance(folder.shelf, CataloguedShelf):
                 found, lost = folder.shelf.reconcile()
                 done.catalogued += found
@@ -148,12 +153,15 @@ class _Positions:
     def __init__(self, ledger: Ledger, deployment: str) -> None:
         self._ledger = ledger
         self._deployment = deployment
-        query = sa.select(positions.c.stem, positions.c.rows).where(positions.c.deployment == deployment)
-        with ledger.reading() as connection:
-            self._rows: dict[str, int] = {row.stem: row.rows for row in connection.execute(query)}
+        self._rows: dict[str, int] = {}
 
     def among(self, segments: Sequence[Segment]) -> list[Segment]:
-        """Return the segments that are counted; all where nobody counts."""
+        """Return the segments that are counted; all where nobody counts. Asked anew while the log's lock is held."""
+        query = sa.select(positions.c.stem, positions.c.rows).where(
+            positions.c.deployment == self._deployment
+        )
+        with self._ledger.reading() as connection:
+            self._rows = {row.stem: row.rows for row in connection.execute(query)}
         if not self._rows:
             return list(segments)
         return [one for one in segments if self._rows.get(one.stem, -1) >= one.rows]
@@ -173,6 +181,30 @@ def counted_of(ledger: Ledger, log: str) -> Counted | None:
     if root != "predictions" or not folder:
         return None
     return _Positions(ledger, files.deployment_of(folder))
+
+
+def adopt(folder: LogFolder) -> int:
+    """Move segments that were sealed before `[log] store` was set into the store, and return how many."""
+    if folder.placed is None or not NamedShelf(folder.root).look(None, None, ()).segments:
+        return 0
+    with locked(folder) as mine:
+        return _adopt(folder) if mine else 0
+
+
+def _adopt(folder: LogFolder) -> int:
+    if folder.placed is None:
+        return 0
+    here = NamedShelf(folder.root)
+    # First what merged ones have replaced: without them it would count again.
+    here.settle(0)
+    found = here.look(None, None, ()).segments
+    for segment in found:
+        if not folder.placed.knows(segment.stem):
+            temporary = folder.root / f".{files.new_stem()}.tmp"
+            shutil.copyfile(segment.path, temporary)
+            folder.placed.publish(temporary, segment)
+        segment.path.unlink(missing_ok=True)
+    return len(found)
 
 
 def agree(ledger: Ledger, folder: LogFolder, log: str) -> int:

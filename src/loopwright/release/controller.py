@@ -16,17 +16,19 @@ from loopwright.config import FILE, Project
 from loopwright.deploy.labels import LabelSources
 from loopwright.errors import LoopwrightError
 from loopwright.ledger import Ledger
-from loopwright.predictions import PredictionStore, maintain
+from loopwright.monitor import alerting, live
+from loopwright.predictions import PredictionStore
 from loopwright.records import Release, now
 from loopwright.release import triggers
 from loopwright.release.following import Following
 from loopwright.release.stages import Stages
+from loopwright.release.upkeep import Upkeep
 
 __all__ = ["Controller", "main"]
 
 log = logging.getLogger(__name__)
-#: Seconds between two turns, and between two upkeeps of the prediction log.
-TURN_S, UPKEEP_S = 0.5, 60.0
+#: Seconds between two turns.
+TURN_S = 0.5
 #: Seconds between two looks whether the schedules do what they declare.
 SCHEDULES_S = 5.0
 
@@ -39,16 +41,23 @@ class Controller:
         self.ledger = Ledger.open(project, actor="controller")
         self.store = PredictionStore(project)
         self.stages = Stages(project, self.ledger, self.store)
-        self._kept = 0.0
+        self.follower = live.Follower(project, self.ledger)
         self._scheduled = 0.0
         self._declared = (0, project)
+        self.sender = alerting.Sender(self.declared, self.ledger)
+
+    def declared(self) -> Project:
+        """Return the project as its file says now, or said last while it is half-edited."""
+        return self._declared[1]
 
     def turn(self) -> None:
         """Do what is due; one thing that fails does not keep the others from their turn."""
         for name, work in (
+            ("live numbers", self._follow),
             ("monitors", self._monitor),
             ("triggers", self._trigger),
             ("releases", self._advance),
+            ("messages", self._tell),
         ):
             try:
                 work()
@@ -60,12 +69,11 @@ class Controller:
                 self._watch()
             except Exception:
                 log.exception("schedules failed; trying again")
-        if time.monotonic() - self._kept > UPKEEP_S:
-            self._kept = time.monotonic()
-            try:
-                maintain(self.project, self.ledger)
-            except Exception:
-                log.exception("the upkeep of the prediction log failed; trying again")
+
+    def _follow(self) -> None:
+        """Count what was logged, as deployments are declared now."""
+        self.follower.configure(self.declared())
+        self.follower.turn(now())
 
     def _monitor(self) -> None:
         for alert in monitor.tick(self.project, self.ledger, self.store, now()):
@@ -79,8 +87,12 @@ class Controller:
             with contextlib.suppress(LoopwrightError):  # half-edited: what was there counts
                 project = Project(self.project.root)
             self._declared = (changed, project)
-        for alert in monitor.tick_schedules(self._declared[1], self.ledger, now()):
+        for alert in monitor.tick_schedules(self.declared(), self.ledger, now()):
             log.info("alert: %s", alert.message)
+
+    def _tell(self) -> None:
+        """Write down whom to tell of what; `sender` sends it, as the addresses are now."""
+        alerting.tick(self.declared(), self.ledger, now())
 
     def _trigger(self) -> None:
         triggers.look(self.project, self.ledger, self.store)
@@ -107,16 +119,24 @@ def main() -> None:
     parts.follow_supervisor()
     project = Project.find()
     controller = Controller(project)
-    following = threading.Thread(target=Following(project, controller.ledger, ended).run, name="following")
-    following.start()
-    labels = threading.Thread(target=LabelSources(project, controller.ledger, ended).run, name="labels")
-    labels.start()
+    beside = [
+        threading.Thread(target=work.run, name=name)
+        for name, work in (
+            ("following", Following(project, controller.ledger, ended)),
+            ("labels", LabelSources(project, controller.ledger, ended)),
+            ("upkeep", Upkeep(controller.declared, controller.ledger, ended)),
+        )
+    ]
+    for thread in beside:
+        thread.start()
+    controller.sender.start()
     while not ended.is_set():
         controller.turn()
         parts.beat(project, "controller")
         ended.wait(TURN_S)
-    following.join()
-    labels.join()
+    controller.sender.stop()
+    for thread in beside:
+        thread.join()
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from loopwright import scoring
 from loopwright.config import Project
 from loopwright.deploy.base import publish
 from loopwright.deploy.online.app import App
-from loopwright.deploy.online.client import label
+from loopwright.deploy.online.client import label, labels
 from loopwright.deploy.online.follower import Follower, online
 from loopwright.errors import InvalidInput, NotFound
 from loopwright.ledger import Ledger
 from loopwright.predictions import Ids, LabelLog, PredictionStore
-from loopwright.records import Deployment, Mode, Variant
+from loopwright.records import Deployment, Label, Mode, Variant, now
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -306,6 +306,37 @@ def test_a_label_without_a_server(project: Project, app: App) -> None:
     for wrong in (float("nan"), [1], None):
         with pytest.raises(InvalidInput, match="cannot be used"):
             label(answer["prediction_id"], wrong, project=project)  # type: ignore[arg-type]
+
+
+def test_labels_by_entity_over_http_and_without_a_server(project: Project, app: App) -> None:
+    """Both find the entity's last prediction; what cannot be is refused with its row, and nothing of it kept."""
+    _, answer = asyncio.run(ask(app, "/predict/wine-api", ROWS[5], headers={"x-entity": "cellar-7"}))
+    moment = now() + timedelta(seconds=2)
+    form = {"deployment": "wine-api", "entity": "cellar-7", "at": moment.isoformat(), "actual": "carla"}
+    store = PredictionStore(project)
+    for change, status, says in (
+        ({"deployment": "beer-api"}, 404, "Row 1: There is no deployment 'beer-api'"),
+        ({"at": (moment + timedelta(days=2)).isoformat()}, 400, "Row 1: The label of the entity 'cellar-7'"),
+        ({"at": "2026-01-31T13:00:00"}, 422, "without a time zone"),
+        ({"within": 0}, 400, "within 0 s"),
+    ):
+        code, refused = asyncio.run(ask(app, "/labels", [form, form | change]))
+        assert (code, says in refused["error"]["message"]) == (status, True), refused
+    assert store.find(answer["prediction_id"]).actual is None
+    assert asyncio.run(ask(app, "/labels", [form, form | {"within": "1h"}])) == (202, {"accepted": 2})
+    assert store.find(answer["prediction_id"]).actual == "carla"
+    label(actual="anna", deployment="wine-api", entity="cellar-7", at=moment, within="1h", project=project)
+    assert store.find(answer["prediction_id"]).actual == "anna"
+    many: list[tuple[str, str] | Label] = [
+        Label("", "bruno", moment, "wine-api", "cellar-7"),
+        (answer["prediction_id"], "carla"),
+    ]
+    assert labels(many, project=project) == 2
+    assert store.find(answer["prediction_id"]).actual == "carla"
+    with pytest.raises(InvalidInput, match="within"):
+        label(actual=1, deployment="wine-api", entity="cellar-7", within="long", project=project)
+    with pytest.raises(InvalidInput, match="without a zone"):
+        label(actual=1, deployment="wine-api", entity="a", at=moment.replace(tzinfo=None), project=project)
 
 
 def test_a_model_that_nobody_asks_for_gives_back_its_memory(project: Project, app: App) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -345,3 +346,38 @@ def test_labels_are_sent_together(server: Server) -> None:
         *[[{"prediction_id": "p", "actual": 1}, {"prediction_id": "q", "actual": "b"}]] * 2,
         *[{"prediction_id": "p", "actual": True}] * 2,
     ]
+
+
+def test_labels_by_entity_are_sent_as_the_server_takes_them(server: Server) -> None:
+    """Times keep their zone, spans become seconds; records and pairs go together."""
+    at = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    server.turns = [(202, {"accepted": 1}, {})] * 4
+    with lw.Client(server.url) as client:
+        client.label(actual=3, deployment="api", entity="a", at=at, within="2h")
+
+    async def send() -> None:
+        async with lw.AsyncClient(server.url) as other:
+            await other.label(actual=3, deployment="api", entity="a", at=at, within="2h")
+
+    asyncio.run(send())
+    many = [lw.Label("", 1, at, "api", "a", 60.0), lw.Label("p", 2, at), ("q", 3)]
+    in_both(server.url, "labels", many)
+    time = "2026-01-31T12:00:00+00:00"
+    one = {"actual": 3, "deployment": "api", "entity": "a", "at": time, "within": 7200.0}
+    assert [json.loads(body) for _, _, body in server.got] == [
+        one,
+        one,
+        *[
+            [
+                {"actual": 1, "at": time, "deployment": "api", "entity": "a", "within": 60.0},
+                {"actual": 2, "at": time, "prediction_id": "p"},
+                {"prediction_id": "q", "actual": 3},
+            ]
+        ]
+        * 2,
+    ]
+    with lw.Client(server.url) as client:
+        with pytest.raises(InvalidInput, match="no value"):
+            client.label("p")
+        with pytest.raises(InvalidInput, match="within: 'long' is no duration"):
+            client.label("", 1, deployment="api", entity="a", within="long")

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import math
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -236,3 +237,56 @@ def test_a_wrong_label_is_named(body: bytes, error: type[Exception], message: st
     """Each kind of wrong label has its own error."""
     with pytest.raises(error, match=message):
         labels.decode(body, IDS)
+
+
+def test_labels_by_entity_are_decoded() -> None:
+    """With a moment in any zone, and how much older the prediction may be in seconds or as text."""
+    at = "2026-01-31T13:00:00+01:00"
+    form = {"deployment": "api", "entity": "anna", "at": at, "actual": 7}
+    bodies = [form, form | {"within": "2h"}, form | {"within": 90}]
+    found = labels.decode(json.dumps(bodies).encode(), IDS)
+    assert [one.within_s for one in found] == [86400.0, 7200.0, 90.0]
+    assert {(one.prediction_id, one.deployment, one.entity, one.actual) for one in found} == {
+        ("", "api", "anna", 7)
+    }
+    assert {one.at for one in found} == {datetime(2026, 1, 31, 12, tzinfo=UTC)}
+    [first] = IDS.new(1, 1_790_000_000_000_000)
+    [own] = labels.decode(json.dumps({"prediction_id": first, "actual": 1, "at": at}).encode(), IDS)
+    assert own.at == datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"at": "2026-01-31T13:00:00"}, "Row 1: at is '2026-01-31T13:00:00', without a time zone"),
+        ({"at": "noon"}, "Row 1: at is 'noon', which is no time"),
+        ({"at": 7}, "Row 1 is no label: its at is 7"),
+        ({"at": None}, "Row 1 is no label: its at is null"),
+        ({"at": ""}, "Row 1: This is no label: it has no at"),
+        ({"entity": ""}, "Row 1: This is no label: it has no entity"),
+        ({"within": "long"}, "Row 1: within: 'long' is no duration"),
+        ({"within": True}, "Row 1 is no label: its within is true"),
+        ({"prediction_id": "x"}, "Row 1: There is no prediction 'x'"),
+        ({"entitty": "b"}, "did you mean 'entity'"),
+    ],
+)
+def test_a_wrong_label_by_entity_is_named(change: dict[str, Any], message: str) -> None:
+    """Each mistake has its own words and its row."""
+    form = {"deployment": "api", "entity": "anna", "at": "2026-01-31T13:00:00Z", "actual": 7}
+    with pytest.raises((SchemaMismatch, NotFound), match=re.escape(message)) as caught:
+        labels.decode(json.dumps([form, form | change]).encode(), IDS)
+    assert caught.value.attrs["row"] == 1
+
+
+def test_a_prediction_is_named_once() -> None:
+    """An id and an entity could mean two."""
+    [one] = IDS.new(1, 1_790_000_000_000_000)
+    body = {
+        "prediction_id": one,
+        "deployment": "api",
+        "entity": "a",
+        "at": "2026-01-31T13:00:00Z",
+        "actual": 7,
+    }
+    with pytest.raises(SchemaMismatch, match="names its prediction twice"):
+        labels.decode(json.dumps(body).encode(), IDS)

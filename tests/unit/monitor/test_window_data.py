@@ -27,7 +27,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     made = Shop(tmp_path_factory.mktemp("shop"), versions=2)
     made.answer(START - HOUR, 100)
     made.answer(START, 1000, labelled=0.5)
-    some = {"city": lambda one: np.where(np.arange(len(one)) % 5 == 0, None, one)}
+    some: dict[str, Any] = {"city": lambda one: np.where(np.arange(len(one)) % 5 == 0, None, one)}
     made.answer(START + timedelta(minutes=1), 300, version=2, labelled=0.0, **some)
     made.answer(START + HOUR, 100)
     yield made
@@ -36,7 +36,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 def window(shop: Shop, **settings: Any) -> LoggedWindow:
     """Open the hour."""
-    facts = {
+    facts: dict[str, Any] = {
         "plan": Plan.of(shop.profile, SHOP),
         "classes": (0, 1),
         "segments": ("city", "member", "variant"),

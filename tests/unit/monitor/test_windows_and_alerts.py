@@ -151,7 +151,7 @@ def test_an_alert_about_a_segment_says_for_whom(ledger: Ledger) -> None:
             [accuracy(False), dataclasses.replace(accuracy(True, segment="region=north"), rows=25)],
         )
     [alert] = judge(ledger, "api", 1, MonitorConfig(window=HOUR), START + 2 * HOUR)
-    assert "where region=north (25% of the window)" in alert.message
+    assert "where region=north (28% of the labelled rows)" in alert.message
     assert alert.id == "api/1/performance/accuracy/region=north"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loopwright.errors import Damaged, Denied, NotFound
 
-__all__ = ["GOLDEN", "MANIFEST", "MODEL", "PREDICT", "SIGNATURE", "SIGNER", "read", "write"]
+__all__ = ["GOLDEN", "MANIFEST", "MODEL", "OUTBOX", "PREDICT", "SIGNATURE", "SIGNER", "read", "write"]
 
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"
@@ -20,6 +20,7 @@ SIGNATURE = "manifest.sig"
 SIGNER = "signer.pub"
 GOLDEN = "golden.json"
 PREDICT = "predict.py"
+OUTBOX = "outbox.py"
 #: More than any bundle holds: a small archive must not be able to fill the memory.
 MOST_BYTES = 2 * 1000**3
 

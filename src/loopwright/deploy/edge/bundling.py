@@ -49,7 +49,8 @@ def bundle(
     """Write a signed bundle of one model version for devices.
 
     A `.tar.gz` with ``model.onnx``, ``manifest.json``, ``golden.json`` (16 real rows with the model's own answers),
-    ``predict.py`` (a predictor that needs onnxruntime and numpy), the manifest's ed25519 signature and the public key.
+    ``predict.py`` (a predictor that needs onnxruntime and numpy), ``outbox.py`` (which keeps what was answered until it is
+    handed over), the manifest's ed25519 signature and the public key.
 
     Parameters
     ----------
@@ -149,11 +150,10 @@ def _served(project: Project, ledger: Ledger, name: str, model: str) -> int:
 
 
 def _files(folder: Path, scorer: Manifest) -> dict[str, bytes]:
-    predictor = Path(__file__).with_name("predict.py").read_bytes()
     return {
         archive.MODEL: (folder / MODEL).read_bytes(),
         archive.GOLDEN: _golden(folder, scorer),
-        archive.PREDICT: predictor,
+        **{name: Path(__file__).with_name(name).read_bytes() for name in (archive.PREDICT, archive.OUTBOX)},
     }
 
 

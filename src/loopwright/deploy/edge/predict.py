@@ -8,12 +8,17 @@ As a module:
 
     from predict import Predictor
     Predictor("bundle").predict([{"x": 1.0}])
+
+With an outbox each answer is kept, with its row, until it is handed over; see outbox.py:
+
+    python predict.py row.json answers.db
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +27,9 @@ import onnxruntime
 
 
 class Predictor:
-    """The model in a bundle's folder."""
+    """The model in a bundle's folder. With an `Outbox`, an answer is kept there before it is given."""
 
-    def __init__(self, folder: str | Path = ".") -> None:
+    def __init__(self, folder: str | Path = ".", outbox: Any = None) -> None:
         folder = Path(folder)
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         options = onnxruntime.SessionOptions()
@@ -41,6 +46,8 @@ class Predictor:
         self._graph = manifest["graph"]
         self._unused = set(self._graph.get("unused", ()))
         self._taken = [given.name for given in self._session.get_inputs()]
+        self._outbox = outbox
+        self._bundle = {name: manifest.get(name, "") for name in ("model", "version", "digest", "deployment")}
 
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return one answer per row: `prediction`, and where the model gives it `probability` by class.
@@ -49,6 +56,16 @@ class Predictor:
         """
         if not rows:
             return []
+        started = time.perf_counter()
+        answers = self._answers(rows)
+        if self._outbox is not None:
+            names = [column["name"] for column in self.columns]
+            given = [{name: row.get(name) for name in names} for row in rows]
+            took_ms = (time.perf_counter() - started) * 1000
+            self._outbox.add(self._bundle, given, answers, latency_ms=took_ms)
+        return answers
+
+    def _answers(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         feed = self._feed([column for column in self.columns if column["name"] not in self._unused], rows)
         found = self._session.run(self._outputs, {name: feed[name] for name in self._taken})
         if not self._graph["probability"]:
@@ -111,12 +128,19 @@ class Predictor:
 
 def main() -> int:
     """Answer the rows of the file named on the command line."""
-    if len(sys.argv) != 2:
-        print("usage: python predict.py row.json", file=sys.stderr)  # noqa: T201
+    if len(sys.argv) not in {2, 3}:
+        print("usage: python predict.py row.json [answers.db]", file=sys.stderr)  # noqa: T201
         return 2
     rows = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    outbox = None
+    if len(sys.argv) == 3:
+        sys.path.insert(0, str(Path(__file__).parent))
+        from outbox import Outbox  # type: ignore[import-not-found]
+
+        outbox = Outbox(sys.argv[2])
     try:
-        answers = Predictor(Path(__file__).parent).predict(rows if isinstance(rows, list) else [rows])
+        predictor = Predictor(Path(__file__).parent, outbox)
+        answers = predictor.predict(rows if isinstance(rows, list) else [rows])
     except ValueError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

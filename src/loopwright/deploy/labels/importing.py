@@ -72,9 +72,8 @@ def import_file(
     ids: list[str] = []
     taken = 0
     try:
-        size = file.stat().st_size if csv else _rows(file)
         read = read_csv if csv else read_parquet
-        for labels in read(file, rows, lambda done: progress(done, size)):
+        for labels in read(file, rows, progress):
             log.append(labels)
             log.maintain()
             taken += len(labels)
@@ -84,9 +83,3 @@ def import_file(
     unlogged = len(set(ids)) - len(PredictionStore(project).logged(ids)) if ids else 0
     refused = rows.refused
     return Imported(rows.seen, taken, unlogged, dict(refused.reasons), tuple(refused.rows))
-
-
-def _rows(file: Path) -> int:
-    import pyarrow.parquet as pq
-
-    return int(pq.read_metadata(str(file)).num_rows)

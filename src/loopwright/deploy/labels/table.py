@@ -52,7 +52,7 @@ def _file(project: Project, source: str) -> Path | None:
 
 
 def read_csv(
-    path: Path, rows: Rows, progress: Callable[[int], None] = lambda _: None
+    path: Path, rows: Rows, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Iterator[list[Label]]:
     """Yield the labels of a CSV file; ids and entities stay as they are written, also ``007``.
 
@@ -63,7 +63,7 @@ def read_csv(
     rows
         What makes labels of them.
     progress
-        Told how many bytes of the file have been read.
+        Told how many bytes of how many have been read.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def read_csv(
             _check(reader.schema.names, rows, str(path))
             for batch in reader:
                 yield rows.read([batch.column(name).to_pylist() for name in rows.names])
-                progress(file.tell())
+                progress(file.tell(), path.stat().st_size)
     except (pa.ArrowInvalid, OSError) as error:
         raise InvalidInput(
             f"{path} cannot be read as CSV: {' '.join(str(error).split())}", hint=f"head -c 200 {path}"
@@ -98,9 +98,9 @@ def read_csv(
 
 
 def read_parquet(
-    path: Path, rows: Rows, progress: Callable[[int], None] = lambda _: None
+    path: Path, rows: Rows, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Iterator[list[Label]]:
-    """Yield the labels of a Parquet file; `progress` is told how many rows have been read. Raises as `read_csv`."""
+    """Yield the labels of a Parquet file; `progress` is told how many rows of how many have been read. Raises as `read_csv`."""
     import pyarrow.parquet as pq
 
     try:
@@ -108,7 +108,7 @@ def read_parquet(
             _check(file.schema_arrow.names, rows, str(path))
             for batch in file.iter_batches(_BATCH, columns=list(dict.fromkeys(rows.names))):
                 yield rows.read([batch.column(name).to_pylist() for name in rows.names])
-                progress(rows.seen)
+                progress(rows.seen, file.metadata.num_rows)
     except (pa.ArrowInvalid, OSError) as error:
         raise InvalidInput(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from error
 

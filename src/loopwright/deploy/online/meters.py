@@ -180,7 +180,7 @@ class Meter(msgspec.Struct):
 
     Callers add to the histograms directly: `decode` per request; `queue` per request, from decoded to taken into a
     batch; `log` and `encode` per micro-batch; `batch_rows` per call of a scorer. `queued_rows` and `queued_bytes` are
-    gauges that the caller keeps; `shadow_rows` and `shadow_dropped`, `swaps` and `loads` are counters that the caller
+    gauges that the caller keeps; `shadow_rows`, `shadow_dropped` and `swaps` are counters that the caller
     raises with ``+=``.
     """
 
@@ -198,7 +198,6 @@ class Meter(msgspec.Struct):
     shadow_rows: int = 0
     shadow_dropped: int = 0
     swaps: int = 0
-    loads: int = 0
 
     def variant(self, name: str, version: int, runtime: str = "") -> VariantMeter:
         """Return what counts one variant with one version: look it up once per route, not per request.
@@ -253,7 +252,7 @@ class Meter(msgspec.Struct):
                 self.request(protocol, status, n)
         for reason, n in other.refused.items():
             self.refused[reason] = self.refused.get(reason, 0) + n
-        for name in ("queued_rows", "queued_bytes", "shadow_rows", "shadow_dropped", "swaps", "loads"):
+        for name in ("queued_rows", "queued_bytes", "shadow_rows", "shadow_dropped", "swaps"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def less(self, before: Meter) -> None:
@@ -271,7 +270,7 @@ class Meter(msgspec.Struct):
                 self.request(protocol, status, -n)
         for reason, n in before.refused.items():
             self.refused[reason] = self.refused.get(reason, 0) - n
-        for name in ("shadow_rows", "shadow_dropped", "swaps", "loads"):
+        for name in ("shadow_rows", "shadow_dropped", "swaps"):
             setattr(self, name, getattr(self, name) - getattr(before, name))
 
 

@@ -107,7 +107,6 @@ def _counters(known: list[tuple[Snapshot, Meter]]) -> Iterator[Metric]:
         "shadow_rows": "Rows scored by shadow variants.",
         "shadow_dropped": "Rows that shadow variants did not get to, so as to delay no answer.",
         "swaps": "Times that what is served was replaced.",
-        "loads": "Models loaded.",
     }
     for name, text in simple.items():
         rows = (((one.worker, meter.deployment), getattr(meter, name)) for one, meter in known)

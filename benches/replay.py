@@ -1,0 +1,132 @@
+"""The hourly demand for bicycles of two years, replayed in its own time with labels two hours late.
+
+    python benches/replay.py [--data ../shared/data/bike_sharing_hour.csv] [--pictures DIR]
+
+A model learns the first half; the second half is predicted, labelled and judged week by week, as it came and, as the
+control, with the rows of both halves shuffled over time: the same values, and nothing that drifts. Prints which windows
+alarmed and why; the last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "bike_sharing_hour.csv"
+FEATURES = ["season", "hr", "holiday", "weekday", "workingday", "weathersit", "temp", "hum", "windspeed"]
+TARGET = "cnt"
+WINDOW, DELAY = timedelta(days=7), timedelta(hours=2)
+TOML = f"""
+[model.bikes]
+target = "{TARGET}"
+
+[monitor.bikes]
+window = "7d"
+performance = {{ metric = "rmse", margin = 0.25, label_delay = "2h" }}
+"""
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Return the rows with the moment each is about."""
+    rows = pd.read_csv(path)
+    rows["at"] = pd.to_datetime(rows["dteday"], format="%m/%d/%y") + pd.to_timedelta(rows["hr"], unit="h")
+    rows["season"] = rows["season"].map({1: "winter", 2: "spring", 3: "summer", 4: "autumn"})
+    return rows.sort_values("at", ignore_index=True)
+
+
+def replayed(rows: pd.DataFrame, folder: Path) -> Any:
+    """Train on the first half, replay the second, and return what the monitors said."""
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OrdinalEncoder
+
+    import loopwright as lw
+    from loopwright.monitor.replay import replay
+
+    half = len(rows) // 2
+    train, rest = rows.iloc[:half], rows.iloc[half:]
+    folder.mkdir()
+    (folder / "loopwright.toml").write_text(TOML, encoding="utf-8")
+    project = lw.Project(folder)
+    # Held out from the first half, so that the limit is of rows the model has not seen.
+    kept = np.random.default_rng(0).random(half) < 0.8
+    model = make_pipeline(
+        make_column_transformer((OrdinalEncoder(), ["season"]), remainder="passthrough"),
+        RandomForestRegressor(100, min_samples_leaf=3, random_state=0, n_jobs=1),
+    )
+    model.fit(train.loc[kept, FEATURES], train.loc[kept, TARGET])
+    held = train.loc[~kept]
+    rmse = float(np.sqrt(((model.predict(held[FEATURES]) - held[TARGET]) ** 2).mean()))
+    version = lw.register(
+        "bikes", model, train[[*FEATURES, TARGET]], project=project, metrics={"rmse": rmse}
+    )
+    columns = {name: rest[name].to_numpy() for name in FEATURES}
+    columns["season"] = columns["season"].astype(object)
+    return replay(
+        project,
+        "bikes",
+        version.version,
+        columns,
+        rest["at"].to_numpy().astype("datetime64[us]"),
+        rest[TARGET].to_numpy().astype(np.float64),
+        into=folder / "replay",
+        label_delay=DELAY,
+    )
+
+
+def shuffled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the same rows in another order, at the same moments."""
+    mixed = rows.sample(frac=1, random_state=0, ignore_index=True)
+    mixed["at"] = rows["at"]
+    return mixed
+
+
+def show(name: str, found: Any) -> dict[str, Any]:
+    """Print the alerts of a replay and return its counts."""
+    table = Table(title=f"{name}: {len(found.alerts)} alerts", show_lines=False)
+    for heading in ("since", "check", "of", "what"):
+        table.add_column(heading)
+    for alert in found.alerts:
+        table.add_row(f"{alert.since:%Y-%m-%d}", alert.check, alert.subject, alert.message)
+    Console(width=160).print(table)
+    windows = {judged.window.start for judged in found.windows}
+    return {
+        "windows": len(windows),
+        "windows_fired": len({signal.window.start for signal in found.fired}),
+        "alerts": len(found.alerts),
+    }
+
+
+def main() -> None:
+    """Replay twice and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--pictures", type=Path)
+    options = parser.parse_args()
+    if not options.data.is_file():
+        sys.exit(f"There is no {options.data}: this bench needs the hourly bike sharing data, see docs/benchmarks.md")
+    rows = read(options.data)
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, table in (("as it came", rows), ("shuffled", shuffled(rows))):
+            place = Path(folder) / name.replace(" ", "-")
+            found = replayed(table, place)
+            figures[name.replace(" ", "_")] = show(name, found)
+            if options.pictures:
+                pictures(found.folder, options.pictures / f"replay-{name.replace(' ', '-')}")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
