@@ -102,7 +102,7 @@ def _paths(end: datetime) -> Iterator[tuple[str, str]]:
             "/performance",
             "/estimated",
         ),
-        *("/segments", "/kpis", "/labels", "/quality", "/drift", "/drift?windows=2000&limit=30", "/features"),
+        *("/segments", "/kpis", "/labels", "/quality", "/drift", "/drift?windows=1000&limit=30", "/features"),
         *("/features/number_00", "/features/text_00", "/windows?limit=1000", f"/windows/{start}"),
     ]
     yield "page_api_s", "/api/deployments"

@@ -119,8 +119,9 @@ class Page:
         """Show what there is and keep it fresh while the page is open."""
         ui.on("reader", self._met)
         ui.context.client.on_connect(lambda: ui.run_javascript("loopwright.report()"))
-        ui.timer(LOOK_S, self.look, immediate=False)
         await self.look()
+        # A timer has the page sent as it is by then: only now everything is on it.
+        ui.timer(LOOK_S, self.look, immediate=False)
 
     async def look(self) -> None:
         """Ask all sources and show those that gave something new."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from datetime import datetime
@@ -181,15 +182,17 @@ _LABELS_TOOLTIP = """p => {
 
 def drift(found: DriftMap, colours: Palette) -> Options:
     """Return the heat map of features by windows; a cell's colour is its effect divided by its limit."""
+    # Plain rows of numbers: with names in each cell a page of 200 windows would be three times as large.
     cells = [
-        {
-            "value": [cell.window, cell.feature, round(cell.ratio, 3) if cell.ratio is not None else 0.0],
-            "input": found.features[cell.feature].name,
-            "effect": _short(cell.value),
-            "limit": _short(cell.limit),
-            "rows": cell.rows,
-            "label": {"show": cell.fired},
-        }
+        [
+            cell.window,
+            cell.feature,
+            _short(cell.ratio) or 0.0,
+            _short(cell.value),
+            _short(cell.limit),
+            cell.rows,
+            int(cell.fired),
+        ]
         for cell in found.cells
     ]
     text = axis_text(colours)
@@ -227,7 +230,12 @@ def drift(found: DriftMap, colours: Palette) -> Options:
             {
                 "type": "heatmap",
                 "data": cells,
-                "label": {"formatter": "•", "color": colours.text, "fontSize": 11},
+                "label": {
+                    "show": True,
+                    ":formatter": "p => p.value[6] ? '•' : ''",
+                    "color": colours.text,
+                    "fontSize": 11,
+                },
                 "itemStyle": {
                     "borderColor": colours.surface,
                     "borderWidth": 1 if len(found.windows) <= 80 else 0,
@@ -262,10 +270,12 @@ def _zoom(windows: int, colours: Palette) -> list[Options]:
 
 
 def _drift_tooltip(found: DriftMap) -> str:
+    names = json.dumps([one.name for one in found.features])
     return f"""p => {{
         const text = document.createElement('span');
-        const at = ({_moment(found.windows)})(p.name);
-        text.textContent = `${{p.data.input}}, ${{at}}: PSI ${{p.data.effect}}, limit ${{p.data.limit}}, ${{p.data.rows}} rows`;
+        const [, feature, , effect, limit, rows] = p.value;
+        const when = ({_moment(found.windows)})(p.name);
+        text.textContent = `${{{names}[feature]}}, ${{when}}: PSI ${{effect}}, limit ${{limit}}, ${{rows}} rows`;
         return text.outerHTML;
     }}"""
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from loopwright.console.monitoring.source import INPUTS, WINDOWS, Source, Span
 from loopwright.console.monitoring.views import DriftCell, DriftedFeature, DriftMap, Found
 from loopwright.ledger.schema import signals
-from loopwright.monitor.results import micros
+from loopwright.monitor.results import micros, moment
 
 __all__ = ["DriftOf", "ratio"]
 
@@ -45,8 +45,7 @@ class DriftOf:
         wanted = self.search.casefold()
         matching = [one for one in ranked if wanted in one.name.casefold()]
         shown = matching[self.offset : self.offset + self.limit]
-        found = source.found(self.deployment, "drift", span, subjects=[one.name for one in shown])
-        cells, windows = _cells(found, [one.name for one in shown])
+        cells, windows = _cells(source, self.deployment, span, [one.name for one in shown])
         by_start = {line.start: line.end for line in starts}
         ends = tuple(by_start.get(start, start) for start in windows)
         return DriftMap(
@@ -106,18 +105,34 @@ def _ranked(source: Source, deployment: str, span: Span, recent_us: int) -> list
     ]
 
 
-def _cells(found: list[Found], names: list[str]) -> tuple[tuple[DriftCell, ...], tuple[datetime, ...]]:
+def _cells(
+    source: Source, deployment: str, span: Span, names: list[str]
+) -> tuple[tuple[DriftCell, ...], tuple[datetime, ...]]:
     """Return one cell for each window and feature; of two versions in one window the one with more rows."""
-    place = {name: number for number, name in enumerate(names)}
-    windows = sorted({one.start for one in found})
-    column = {start: number for number, start in enumerate(windows)}
-    kept: dict[tuple[int, int], Found] = {}
-    for one in found:
-        key = column[one.start], place[one.subject]
-        if key not in kept or one.rows > kept[key].rows:
-            kept[key] = one
-    cells = tuple(
-        DriftCell(window, feature, one.value, one.limit, ratio(one), one.rows, one.fired)
-        for (window, feature), one in sorted(kept.items())
+    query = sa.select(
+        signals.c.start_us,
+        signals.c.subject,
+        signals.c.value,
+        signals.c.limit_value,
+        signals.c.rows,
+        signals.c.fired,
+    ).where(
+        (signals.c.deployment == deployment)
+        & (signals.c.checked == "drift")
+        & signals.c.subject.in_(names)
+        & (signals.c.segment == "")
+        & (signals.c.start_us >= span.first_us)
+        & (signals.c.start_us <= span.last_us)
     )
-    return cells, tuple(windows)
+    with source.ledger.reading() as connection:
+        found = [tuple(row) for row in connection.execute(query)]
+    place = {name: number for number, name in enumerate(names)}
+    starts = sorted({row[0] for row in found})
+    column = {start: number for number, start in enumerate(starts)}
+    kept: dict[tuple[int, int], DriftCell] = {}
+    for start, subject, value, limit, rows, fired in found:
+        key = column[start], place[subject]
+        if key not in kept or rows > kept[key].rows:
+            by_limit = value / limit if value is not None and limit else None
+            kept[key] = DriftCell(*key, value, limit, by_limit, rows, bool(fired))
+    return tuple(kept[key] for key in sorted(kept)), tuple(moment(start) for start in starts)

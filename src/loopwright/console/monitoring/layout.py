@@ -188,12 +188,12 @@ def _drift(page: Page, name: str, unmonitored: Callable[[], Html]) -> None:
 
     def opened(event: events.GenericEventArguments) -> None:
         facts = event.args if isinstance(event.args, dict) else {}
-        data = facts.get("data")
-        feature = data.get("input") if isinstance(data, dict) else None
-        if feature is None and facts.get("componentType") == "yAxis":
-            feature = facts.get("value")
-        if isinstance(feature, str):
-            ui.navigate.to(panels.feature_url(name, feature))
+        value, known = facts.get("value"), [one.name for one in feed.view.features] if feed.view else []
+        # A cell gives its row of numbers, the axis the name.
+        if isinstance(value, list) and len(value) > 1 and value[1] in range(len(known)):
+            value = known[value[1]]
+        if value in known:
+            ui.navigate.to(panels.feature_url(name, str(value)))
 
     with page.panel(
         "span-12",
@@ -219,6 +219,6 @@ def _drift(page: Page, name: str, unmonitored: Callable[[], Html]) -> None:
             label="Drift by feature and window; the table below has the same figures",
             height=lambda view: 70 + 18 * max(6, len(view.features)),
         )
-        chart.on("componentClick", opened, ["componentType", "value", "data"])
+        chart.on("componentClick", opened, ["componentType", "value"])
         feed.cover(lambda view: None if view.inputs else unmonitored())
         _as_table(feed, lambda view, _: panels.drift_table(view))

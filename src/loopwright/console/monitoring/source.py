@@ -38,7 +38,7 @@ __all__ = [
 Answer_co = TypeVar("Answer_co", covariant=True)
 
 #: How many windows a chart shows at most, without and with a wish.
-WINDOWS, MOST_WINDOWS = 200, 2000
+WINDOWS, MOST_WINDOWS = 200, 1000
 #: The checks of data quality, in the order in which people fix them.
 QUALITY = ("schema", "freshness", "volume", "missing", "unseen", "out_of_range", "duplicates", "labels")
 INPUTS: Phase = "inputs"
