@@ -77,7 +77,13 @@ def replayed(rows: pd.DataFrame, folder: Path) -> Any:
     model.fit(train.loc[kept, FEATURES], train.loc[kept, TARGET])
     held = train.loc[~kept]
     rmse = float(np.sqrt(((model.predict(held[FEATURES]) - held[TARGET]) ** 2).mean()))
-    version = lw.register("bikes", model, train[[*FEATURES, TARGET]], project=project, metrics={"rmse": rmse})
+    try:
+        version = lw.register(
+            "bikes", model, train[[*FEATURES, TARGET]], project=project, metrics={"rmse": rmse}
+        )
+        scoring.prepare(project, "bikes", version.version)
+    finally:
+        control.down(project)  # the local server, which registering started
     return replay(
         project,
         "bikes",

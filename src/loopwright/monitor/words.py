@@ -212,13 +212,20 @@ _SENTENCES: dict[str, Callable[[Signal, str], str]] = {
 }
 
 
+#: What to do about probabilities, and about a regression's bias.
+_CALIBRATION = (
+    "Probabilities are not what they say; train again before you act on them",
+    "All answers are off in one direction: look whether the target or its unit has changed, and train on newer data",
+)
+
+
 def _advice(signal: Signal) -> str:
     name = signal.deployment
     rows = f"loopwright prediction list {name}"
     train = f"loopwright release start {name}"
     return {
         "performance": f"Train on newer data, which the gate judges before it serves: {train}",
-        "calibration": f"Probabilities are not what they say; train again before you act on them: {train}",
+        "calibration": f"{_CALIBRATION[signal.subject == 'bias']}: {train}",
         "kpi": f"Look at the predictions behind it: {rows}",
         "estimated": "Get labels for the newest rows before you act: this is an estimate. loopwright label --help",
         "drift": f"Look whether performance follows; if it does: {train}",

@@ -84,9 +84,12 @@ def test_monitors_follow_the_file(project: Project, monkeypatch: pytest.MonkeyPa
     """A window that is declared while the controller runs is the one that is judged; a half-edited file changes nothing."""
     controller = Controller(project)
     seen: list[str] = []
-    monkeypatch.setattr(
-        "loopwright.monitor.tick", lambda declared, *_: seen.extend(declared.config.monitor) or []
-    )
+
+    def tick(declared: Project, *_: object) -> list[object]:
+        seen.extend(declared.config.monitor)
+        return []
+
+    monkeypatch.setattr("loopwright.monitor.tick", tick)
     file = project.root / "loopwright.toml"
     file.write_text(file.read_text() + '\n[model.late]\ntarget = "y"\n[monitor.late]\nwindow = "5m"\n')
     controller.turn()  # the file is looked at when the schedules are
