@@ -61,7 +61,9 @@ def replayed(rows: pd.DataFrame, folder: Path) -> Any:
     from sklearn.preprocessing import OrdinalEncoder
 
     import loopwright as lw
+    from loopwright import scoring
     from loopwright.monitor.replay import replay
+    from loopwright.supervisor import control
 
     half = len(rows) // 2
     train, rest = rows.iloc[:half], rows.iloc[half:]
