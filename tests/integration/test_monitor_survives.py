@@ -85,7 +85,7 @@ def test_killed_at_random_and_begun_again(shop: Shop) -> None:
     ledger = Ledger(shop.ledger.url, actor="test")
     results = Results(ledger)
     for phase in ("inputs", "labels"):
-        windows = results.windows(API, phase, limit=1000)  # type: ignore[arg-type]
+        windows = results.windows(API, phase, limit=1000)
         assert [one.window.start for one in windows] == [START + number * HOUR for number in range(WINDOWS)]
         assert {(one.state, one.rows, one.failed) for one in windows} == {("judged", 200, ())}
     missing = results.signals(API, check="missing", subject="spent", segment="", limit=1000)
