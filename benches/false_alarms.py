@@ -36,7 +36,7 @@ SEED = 20260302
 TIMED = ("freshness", "volume")
 REFERENCES = (10_000, 50_000)
 #: Rows of a window, how many windows for each reference size, and how many share a reference.
-QUIET = ((200, 1000, 10), (1000, 1000, 10), (10_000, 600, 6), (100_000, 150, 5))
+QUIET = ((200, 1000, 10), (1000, 1000, 10), (10_000, 400, 5), (100_000, 100, 5))
 #: Every so many windows the other rules are tried as well: they cost more.
 OTHERS = 5
 

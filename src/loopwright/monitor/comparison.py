@@ -1,9 +1,9 @@
 """A window against the reference profile: one family of tests over inputs, segments and predictions.
 
 Something fires only when three things hold: the effect is large enough to matter (PSI at or above a floor), larger than
-chance makes it at this sample size (its null quantile), and significant among all that was tested in the window
-(Benjamini-Hochberg over two-sample chi-square tests). Each alone alarms all the time on quiet data: 30 tests at 5 % in
-80 % of windows, a PSI above 0.1 in half of all windows of 200 rows.
+chance makes it at this sample size (its null quantile, at a level that 2 % of quiet windows exceed in anything tested),
+and significant among all that was tested in the window (Benjamini-Hochberg over two-sample chi-square tests). Each alone
+alarms all the time on quiet data: 30 tests at 5 % in 80 % of windows, a PSI above 0.1 in all windows of 200 rows.
 
 Rows are taken as independent. Where they are not (the same customer again and again, seasons, a queue that is worked off)
 chance differs more than the tests allow for; then longer windows, a higher floor, or more windows before an alert help.
@@ -11,20 +11,21 @@ chance differs more than the tests allow for; then longer windows, a higher floo
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loopwright.config import DriftConfig
 from loopwright.monitor.base import ALL, Context, Segment
-from loopwright.monitor.blocks import Block, ColumnCounts
+from loopwright.monitor.blocks import ColumnCounts
 from loopwright.monitor.statistics import benjamini_hochberg, chi_square, pooled, psi, psi_null_quantile
 from loopwright.registry.profile import ColumnProfile, Profile
 
 __all__ = ["Comparison", "compared"]
+
+#: In how many quiet windows anything may be larger than chance makes it; the level of each test follows from their number.
+QUIET = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,18 @@ class Comparison:
     fired: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """What is compared with what, and from which effect on it matters."""
+
+    profile: ColumnProfile
+    counts: ColumnCounts
+    reference: NDArray[np.int64]
+    segment: Segment
+    floor: float
+    answers: bool = False
+
+
 def compared(context: Context) -> list[Comparison]:
     """Compare the champion's rows with its profile: inputs, inputs in each declared segment, predictions.
 
@@ -66,36 +79,50 @@ def compared(context: Context) -> list[Comparison]:
     profile = context.profile(context.champion)
     if profile is None:
         return []
-    found = list(_all(context, profile))
+    pairs = list(_pairs(context, profile))
+    level = 1 - QUIET / max(1, len(pairs))
+    found = [_compared(pair, level) for pair in pairs]
     sure = benjamini_hochberg(np.array([one.p for one in found]), context.config.drift.fdr)
-    return [_judged(one, bool(significant)) for one, significant in zip(found, sure, strict=True)]
+    return [
+        replace(one, fired=bool(significant) and one.value >= one.limit)
+        for one, significant in zip(found, sure, strict=True)
+    ]
 
 
-def _judged(one: Comparison, significant: bool) -> Comparison:
-    return replace(one, fired=significant and one.value >= one.limit)
+def _compared(pair: _Pair, level: float) -> Comparison:
+    before, now = pooled(pair.reference, pair.counts.bins)
+    null = psi_null_quantile(len(before), int(before.sum()), int(now.sum()), level=level)
+    return Comparison(
+        pair.profile,
+        pair.counts,
+        pair.reference,
+        pair.segment,
+        pair.counts.rows,
+        psi(before, now) if len(before) > 1 else 0.0,
+        max(pair.floor, null),
+        chi_square(before, now),
+        pair.answers,
+    )
 
 
-def _all(context: Context, profile: Profile) -> Iterator[Comparison]:
+def _pairs(context: Context, profile: Profile) -> Iterator[_Pair]:
     config = context.config.drift
     block = context.data.counts(context.champion)
     if block.rows < config.min_rows:
         return
     wanted = [column for column in profile.columns if _wanted(context, column)]
     for column in wanted:
-        reference = np.asarray(column.comparable, np.int64)
-        yield from _one(block, column, reference, ALL, config.floor)
+        yield from _pair(column, block.column(column.name), column.comparable, ALL, config.floor)
     if config.predictions:
-        reference = np.asarray(profile.prediction.comparable, np.int64)
         floor = max(config.floor, config.prediction_floor)
-        yield from _one(block, profile.prediction, reference, ALL, floor, answers=True)
-    yield from _segments(context, profile, wanted, config)
+        reference = profile.prediction.comparable
+        yield from _pair(profile.prediction, block.prediction, reference, ALL, floor, answers=True)
+    if profile.segments:
+        yield from _segments(context, profile, wanted)
 
 
-def _segments(
-    context: Context, profile: Profile, wanted: list[ColumnProfile], config: DriftConfig
-) -> Iterator[Comparison]:
-    if not profile.segments:
-        return
+def _segments(context: Context, profile: Profile, wanted: Sequence[ColumnProfile]) -> Iterator[_Pair]:
+    config = context.config.drift
     for segment in context.data.segments():
         before = profile.segment(segment.column, segment.value)
         if before is None or before.rows < config.min_rows:
@@ -105,8 +132,22 @@ def _segments(
             continue
         for column in wanted:
             if column.name != segment.column and column.name in before.counts:
-                reference = np.asarray(before.counts[column.name], np.int64)
-                yield from _one(block, column, reference, segment, config.floor)
+                counts = block.column(column.name)
+                yield from _pair(column, counts, before.counts[column.name], segment, config.floor)
+
+
+def _pair(
+    profile: ColumnProfile,
+    counts: ColumnCounts | None,
+    reference: Sequence[int],
+    segment: Segment,
+    floor: float,
+    *,
+    answers: bool = False,
+) -> Iterator[_Pair]:
+    """Yield what can be compared: nothing where either side has no rows of this column."""
+    if counts is not None and counts.rows and any(reference):
+        yield _Pair(profile, counts, np.asarray(reference, np.int64), segment, floor, answers)
 
 
 def _wanted(context: Context, column: ColumnProfile) -> bool:
@@ -119,31 +160,4 @@ def _wanted(context: Context, column: ColumnProfile) -> bool:
     signature = context.signature
     return signature is None or not any(
         one.name == column.name and one.type == "datetime" for one in signature.inputs
-    )
-
-
-def _one(
-    block: Block,
-    profile: ColumnProfile,
-    reference: NDArray[np.int64],
-    segment: Segment,
-    floor: float,
-    *,
-    answers: bool = False,
-) -> Iterator[Comparison]:
-    counts = block.prediction if answers else block.column(profile.name)
-    if counts is None or not counts.rows or not reference.sum():
-        return
-    before, now = pooled(reference, counts.bins)
-    null = psi_null_quantile(len(before), int(before.sum()), int(now.sum()))
-    yield Comparison(
-        profile,
-        counts,
-        reference,
-        segment,
-        counts.rows,
-        psi(before, now) if len(before) > 1 else 0.0,
-        max(floor, null) if math.isfinite(null) else math.inf,
-        chi_square(before, now),
-        answers,
     )
