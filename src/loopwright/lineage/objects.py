@@ -6,8 +6,6 @@ another store than Amazon's), ``~/.aws``, or the machine's role.
 
 from __future__ import annotations
 
-import os
-from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
@@ -17,6 +15,7 @@ from loopwright.errors import Denied, InvalidInput, NotFound, Unavailable, listi
 from loopwright.lineage.addresses import expand
 from loopwright.lineage.files import Found, Part, folder_parts, read_parts
 from loopwright.lineage.steady import steady
+from loopwright.predictions.places import s3_settings
 
 __all__ = ["read"]
 
@@ -44,7 +43,7 @@ def read(_project: Project, source: str) -> Found:
             f"{source} names no object.", valid="s3://bucket/key.parquet or s3://bucket/folder/"
         )
     try:
-        store = pafs.S3FileSystem(**_settings())
+        store = pafs.S3FileSystem(**s3_settings())
         table = steady(
             lambda: _parts(store, path, source), lambda parts: read_parts(store, parts, path), source
         )
@@ -61,19 +60,6 @@ def read(_project: Project, source: str) -> Found:
             hint="check AWS_ENDPOINT_URL and AWS_DEFAULT_REGION",
         ) from error
     return Found(table, source)
-
-
-def _settings() -> dict[str, Any]:
-    """Return what Arrow does not read from the environment itself, or only in its newest versions."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    settings: dict[str, Any] = {"connect_timeout": 5, "request_timeout": 60}
-    if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
-        settings["region"] = region
-    if endpoint:
-        place = urlsplit(endpoint)
-        settings |= {"endpoint_override": place.netloc + place.path, "scheme": place.scheme or "https"}
-        settings.setdefault("region", "us-east-1")
-    return settings
 
 
 def _denied(source: str, error: OSError) -> Denied:

@@ -7,6 +7,7 @@ needs.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from loopwright.ledger.schema import segments as _segments
 from loopwright.predictions.files import Segment, deployment_of
 from loopwright.records import now
 
-__all__ = ["Catalogue", "Entry", "State", "shared_ledger"]
+__all__ = ["Catalogue", "Entry", "State", "close_shared", "shared_ledger"]
 
 #: ``live`` counts; ``replaced`` was merged or rewritten; ``expired`` was deleted; ``quarantined`` was damaged.
 State = Literal["live", "replaced", "expired", "quarantined"]
@@ -32,7 +33,11 @@ _TOGETHER = 400
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One segment as the catalogue has it; `path` is its place within the store, which ends with its name."""
+    """One segment as the catalogue has it.
+
+    `path` ends with its name. It is the place within the project's state, or within the folder that is the store, or the
+    whole address of an object; `log` is that of the folder or prefix that the segments of a log have in common.
+    """
 
     path: str
     log: str
@@ -193,10 +198,9 @@ class Catalogue:
 
     def report(self, entry: Entry, reason: str) -> None:
         """Write an event about a segment that cannot be read any more."""
-        root, _, name = entry.log.partition("/")
         self._ledger.append(
             "predictions.quarantined",
-            deployment_of(name) if name else root,
+            deployment_of(entry.log.rpartition("/")[2]),
             {"segment": entry.path, "rows": entry.rows, "reason": reason},
         )
 
@@ -277,3 +281,14 @@ def shared_ledger(project: Project) -> Ledger:
     if key not in _ledgers:
         _ledgers[key] = Ledger.open(project)
     return _ledgers[key]
+
+
+def close_shared() -> None:
+    """Close the ledgers that this process keeps open; they are opened again when they are needed."""
+    for key in list(_ledgers):
+        ledger = _ledgers.pop(key)
+        if key[0] == os.getpid():
+            ledger.close()
+
+
+atexit.register(close_shared)

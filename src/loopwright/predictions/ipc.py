@@ -20,7 +20,7 @@ from zlib import crc32
 
 import pyarrow as pa
 
-from loopwright.predictions.checksums import BODY_LENGTH, TRAILER, field_at, sealed, seed_of, trailer
+from loopwright.predictions.checksums import BODY_LENGTH, TRAILER, field_at, seed_of, trailer
 
 __all__ = ["BatchWriter", "FixedWriter"]
 
@@ -97,7 +97,12 @@ class BatchWriter:
                     parts.append(_PADDING[gap])
                     at += gap
         parts[0] = self.head(rows, nodes, spans, at)
-        return sealed(b"".join(parts), self.seed)
+        # Part by part: a large batch is copied once and not twice.
+        checksum = self.seed
+        for part in parts:
+            checksum = crc32(part, checksum)
+        parts.append(trailer(checksum))
+        return b"".join(parts)
 
     def head(self, rows: int, nodes: Sequence[int], spans: Sequence[int], length: int) -> bytes:
         """Return what stands before the buffers: `spans` are offset and size of each, `length` that of all."""

@@ -79,8 +79,8 @@ class Bucket:
     """
 
     def __init__(self, address: str, cache: Path, limit: int) -> None:
-        self.address = address.rstrip("/")
-        self._prefix = self.address.removeprefix(_SCHEME)
+        self._prefix = address.removeprefix(_SCHEME).strip("/")
+        self.address = _SCHEME + self._prefix
         if not self._prefix:
             raise InvalidConfig(
                 f"[log] store = {address!r} names no bucket.", valid="s3://bucket/prefix, or a folder."

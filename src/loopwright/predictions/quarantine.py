@@ -62,22 +62,25 @@ def set_aside(shelf: Shelf, segment: Segment) -> str | None:
     OSError
         As for `examine`.
     """
+    return _looked(shelf, segment)[1]
+
+
+def _looked(shelf: Shelf, segment: Segment) -> tuple[bool, str | None]:
+    """Return whether a segment seemed damaged, and what is wrong with it, None where it was sound the second time."""
     if examine(segment.path) is None:
-        return None
+        return False, None
     # A copy may be damaged and the store's own file not: look at that the second time.
     shelf.refetch(segment)
     time.sleep(PAUSE_S)
     reason = examine(segment.path)
-    if reason is None:
-        return None
-    if shelf.set_aside(segment, reason):
+    if reason is not None and shelf.set_aside(segment, reason):
         logger.warning(
             "%s is damaged (%s): %d rows are set aside in the log's folder 'quarantine', and queries go on without them",
             segment.path,
             reason,
             segment.rows,
         )
-    return reason
+    return True, reason
 
 
 def mend(found: Sequence[tuple[Shelf, Segment]], words: str) -> bool:
@@ -99,7 +102,8 @@ def mend(found: Sequence[tuple[Shelf, Segment]], words: str) -> bool:
     mended = False
     for shelf, segment in suspects if named else found:
         try:
-            mended = (bool(set_aside(shelf, segment)) and not segment.path.exists()) or mended
+            seemed, reason = _looked(shelf, segment)
+            mended |= seemed and (reason is None or not segment.path.exists())
         except FileNotFoundError:
             mended = True
         except OSError as error:

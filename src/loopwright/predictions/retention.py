@@ -175,10 +175,14 @@ def go_on_forgetting(project: Project, ledger: Ledger) -> None:
 def _open_requests(project: Project) -> dict[Path, _Request]:
     """Return the requests on their way, by their files."""
     folder = project.state / "forget"
-    if not folder.is_dir():
-        return {}
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix != ".new"]
-    return {path: msgspec.json.decode(path.read_bytes(), type=_Request) for path in paths}
+    found: dict[Path, _Request] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted(folder.iterdir()):
+            # Another process may finish one meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if path.suffix != ".new":
+                    found[path] = msgspec.json.decode(path.read_bytes(), type=_Request)
+    return found
 
 
 def what_became(project: Project, prediction_id: str) -> str:

@@ -188,12 +188,17 @@ class NamedShelf:
 
 
 class CataloguedShelf:
-    """Segments in a bucket, listed by the catalogue. `log` is what both call the log."""
+    """Segments in a bucket, listed by the catalogue.
+
+    `log` is the prefix of the objects' keys within the bucket's; the catalogue has the whole address before it, so that
+    segments in the project's own state, or in a bucket of before, are none of these.
+    """
 
     def __init__(self, project: Project, log: str, bucket: Bucket) -> None:
         self._project = project
         self._log = log
         self._bucket = bucket
+        self._listed_as = f"{bucket.address}/{log}"
 
     @property
     def _catalogue(self) -> Catalogue:
@@ -206,25 +211,41 @@ class CataloguedShelf:
     def _key(self, segment: Segment) -> str:
         return f"{self._log}/{self.path_of(segment)}"
 
+    def _path(self, segment: Segment) -> str:
+        return self._path_of(self._key(segment))
+
+    def _path_of(self, key: str) -> str:
+        """Return what the catalogue calls an object."""
+        return f"{self._bucket.address}/{key}"
+
+    def _key_of(self, path: str) -> str:
+        return path.removeprefix(f"{self._bucket.address}/")
+
     def _segment(self, entry: Entry) -> Segment:
-        return Segment(self._bucket.cached(entry.path), entry.stem, entry.first_us, entry.last_us, entry.rows)
+        return Segment(
+            self._bucket.cached(self._key_of(entry.path)),
+            entry.stem,
+            entry.first_us,
+            entry.last_us,
+            entry.rows,
+        )
 
     def look(self, since_us: int | None, until_us: int | None, stems: Collection[str]) -> Look:
         """Return what counts now, see `Shelf`; one query, so that no segment comes between two answers."""
-        entries = self._catalogue.look(self._log, since_us, until_us, stems)
+        entries = self._catalogue.look(self._listed_as, since_us, until_us, stems)
         known = {entry.stem for entry in entries}.intersection(stems)
         live = [self._segment(entry) for entry in entries if entry.state == "live"]
         live = sorted(
             (one for one in live if one.overlaps(since_us, until_us)), key=lambda segment: segment.name
         )
         outside = None
-        if not live and (newest := self._catalogue.newest(self._log)):
+        if not live and (newest := self._catalogue.newest(self._listed_as)):
             outside = self._segment(newest)
         return Look(live, outside, known)
 
     def knows(self, stem: str) -> bool:
         """Whether a tail was sealed, by whichever machine, see `Shelf`."""
-        return bool(self._catalogue.look(self._log, *NOTHING, (stem,)))
+        return bool(self._catalogue.look(self._listed_as, *NOTHING, (stem,)))
 
     def fetch(self, segments: Sequence[Segment]) -> None:
         """Make copies of what is not here yet, see `Shelf`."""
@@ -242,8 +263,8 @@ class CataloguedShelf:
         path = self._bucket.put(temporary, key)
         try:
             self._catalogue.add(
-                [Entry.of(self._log, key, segment, size)],
-                replacing=[self._key(one) for one in replaced],
+                [Entry.of(self._listed_as, self._path_of(key), segment, size)],
+                replacing=[self._path(one) for one in replaced],
                 note=f"merged into {segment.stem}",
             )
         except Conflict:
@@ -253,21 +274,21 @@ class CataloguedShelf:
 
     def settle(self, grace_s: float) -> int:
         """Delete objects that were replaced, and copies of what counts no more, see `Shelf`."""
-        gone = self._catalogue.entries(self._log, "replaced", before=now() - timedelta(seconds=grace_s))
+        gone = self._catalogue.entries(self._listed_as, "replaced", before=now() - timedelta(seconds=grace_s))
         for entry in gone:
-            self._bucket.remove(entry.path)
+            self._bucket.remove(self._key_of(entry.path))
         self._catalogue.close([entry.path for entry in gone])
         live: set[str] | None = None
         for key, facts in self._bucket.copies(self._log):
             if time.time() - facts.st_mtime >= grace_s:
-                live = live or {entry.path for entry in self._catalogue.entries(self._log)}
+                live = live or {self._key_of(one.path) for one in self._catalogue.entries(self._listed_as)}
                 if key not in live:
                     self._bucket.cached(key).unlink(missing_ok=True)
         return len(gone)
 
     def expire(self, segments: Sequence[Segment]) -> list[Segment]:
         """Stop to count segments; `settle` deletes the objects."""
-        self._catalogue.mark([self._key(segment) for segment in segments], "replaced", "expired")
+        self._catalogue.mark([self._path(segment) for segment in segments], "replaced", "expired")
         return list(segments)
 
     def set_aside(self, segment: Segment, reason: str) -> bool:
@@ -275,10 +296,10 @@ class CataloguedShelf:
         key = self._key(segment)
         try:
             self._bucket.move(key, f"{self._log}/{QUARANTINE}/{segment.name}")
-            self._catalogue.mark([key], "quarantined", reason)
+            self._catalogue.mark([self._path_of(key)], "quarantined", reason)
         except (LoopwrightError, OSError):
             return False
-        self._catalogue.report(Entry.of(self._log, key, segment, 0), reason)
+        self._catalogue.report(Entry.of(self._listed_as, self._path_of(key), segment, 0), reason)
         return True
 
     def reconcile(self) -> tuple[int, list[str]]:
@@ -288,7 +309,7 @@ class CataloguedShelf:
         lost. Only then is a merged one taken in: otherwise its rows are in others that count.
         """
         objects = {key: size for key, size in self._bucket.listed(self._log) if f"{self._log}/date=" in key}
-        known = self._catalogue.all(self._log)
+        known = {self._key_of(path): state for path, state in self._catalogue.all(self._listed_as).items()}
         new: list[Entry] = []
         for key in objects.keys() - known.keys():
             segment = Segment.read(Path(key))
@@ -297,22 +318,24 @@ class CataloguedShelf:
             if segment.merged and known:
                 self._bucket.remove(key)
             else:
-                new.append(Entry.of(self._log, key, segment, objects[key]))
+                new.append(Entry.of(self._listed_as, self._path_of(key), segment, objects[key]))
         self._catalogue.add(new)
         for key in objects.keys() & known.keys():
             if known[key] == "expired":
                 self._bucket.remove(key)
         lost = sorted(key for key, state in known.items() if state == "live" and key not in objects)
-        self._catalogue.mark(lost, "expired", "it was not in the store any more")
+        self._catalogue.mark(
+            [self._path_of(key) for key in lost], "expired", "it was not in the store any more"
+        )
         return len(new) + len(lost), lost
 
     def damaged(self) -> int:
         """Return how many objects were set aside."""
-        return self._catalogue.count(self._log, "quarantined")
+        return self._catalogue.count(self._listed_as, "quarantined")
 
     def size(self, segments: Sequence[Segment]) -> int:
         """Return how many bytes all segments of the log take."""
-        return self._catalogue.bytes(self._log) if segments else 0
+        return self._catalogue.bytes(self._listed_as) if segments else 0
 
 
 @cache
@@ -339,8 +362,9 @@ def shelf_of(project: Project, log: str) -> Shelf:
 
 def known_logs(project: Project, below: str) -> set[str]:
     """Return the names of the logs that the store has right below a folder."""
-    if bucket_of(project):
-        return Catalogue(shared_ledger(project)).logs(below)
+    bucket = bucket_of(project)
+    if bucket:
+        return Catalogue(shared_ledger(project)).logs(f"{bucket.address}/{below}")
     return set(_names(project.root / project.config.log.store / below))
 
 

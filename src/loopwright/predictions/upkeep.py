@@ -99,7 +99,7 @@ def maintain(
     for folder in files.logs(project):
         name = files.log_name(project, folder.root)
         with done.trying(name):
-            done.moved += adopt(folder)
+            done.moved += adopt(ledger, folder, name)
         if not folder.root.is_dir() and folder.placed is None:
             continue
         with done.trying(name):
@@ -132,7 +132,7 @@ def repair(project: Project, ledger: Ledger) -> Upkeep:
                 done.problems.append(f"{name}: another process is at it; try again in a minute")
                 continue
             removed_leftovers(folder)
-            done.moved += _adopt(folder)
+            done.moved += _adopt(ledger, folder, name)
             if isinstance(folder.shelf, CataloguedShelf):
                 found, lost = folder.shelf.reconcile()
                 done.catalogued += found
@@ -183,15 +183,15 @@ def counted_of(ledger: Ledger, log: str) -> Counted | None:
     return _Positions(ledger, files.deployment_of(folder))
 
 
-def adopt(folder: LogFolder) -> int:
+def adopt(ledger: Ledger, folder: LogFolder, log: str) -> int:
     """Move segments that were sealed before `[log] store` was set into the store, and return how many."""
     if folder.placed is None or not NamedShelf(folder.root).look(None, None, ()).segments:
         return 0
     with locked(folder) as mine:
-        return _adopt(folder) if mine else 0
+        return _adopt(ledger, folder, log) if mine else 0
 
 
-def _adopt(folder: LogFolder) -> int:
+def _adopt(ledger: Ledger, folder: LogFolder, log: str) -> int:
     if folder.placed is None:
         return 0
     here = NamedShelf(folder.root)
@@ -204,6 +204,9 @@ def _adopt(folder: LogFolder) -> int:
             shutil.copyfile(segment.path, temporary)
             folder.placed.publish(temporary, segment)
         segment.path.unlink(missing_ok=True)
+    if isinstance(folder.placed, CataloguedShelf):
+        paths = [f"{log}/{here.path_of(segment)}" for segment in found]
+        Catalogue(ledger).mark(paths, "expired", "moved into the store")
     return len(found)
 
 
