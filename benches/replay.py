@@ -10,22 +10,31 @@ alarmed and why; the last line is one JSON object.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import shutil
+import socket
+import subprocess
 import sys
 import tempfile
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "bike_sharing_hour.csv"
 FEATURES = ["season", "hr", "holiday", "weekday", "workingday", "weathersit", "temp", "hum", "windspeed"]
 TARGET = "cnt"
-WINDOW, DELAY = timedelta(days=7), timedelta(hours=2)
+DELAY = timedelta(hours=2)
+#: The pages that are taken as pictures.
+PAGES = {"model": "/model/replay", "feature": "/model/replay/feature/temp", "alerts": "/alerts"}
 TOML = f"""
 [model.bikes]
 target = "{TARGET}"
@@ -68,18 +77,13 @@ def replayed(rows: pd.DataFrame, folder: Path) -> Any:
     model.fit(train.loc[kept, FEATURES], train.loc[kept, TARGET])
     held = train.loc[~kept]
     rmse = float(np.sqrt(((model.predict(held[FEATURES]) - held[TARGET]) ** 2).mean()))
-    version = lw.register(
-        "bikes", model, train[[*FEATURES, TARGET]], project=project, metrics={"rmse": rmse}
-    )
-    columns = {name: rest[name].to_numpy() for name in FEATURES}
-    columns["season"] = columns["season"].astype(object)
+    version = lw.register("bikes", model, train[[*FEATURES, TARGET]], project=project, metrics={"rmse": rmse})
     return replay(
         project,
         "bikes",
         version.version,
-        columns,
-        rest["at"].to_numpy().astype("datetime64[us]"),
-        rest[TARGET].to_numpy().astype(np.float64),
+        pa.Table.from_pandas(rest[["at", *FEATURES, TARGET]], preserve_index=False),
+        time="at",
         into=folder / "replay",
         label_delay=DELAY,
     )
@@ -108,6 +112,42 @@ def show(name: str, found: Any) -> dict[str, Any]:
     }
 
 
+def pictures(project: Path, target: Path) -> None:
+    """Write pictures of the console's pages about a replay, where there is a browser."""
+    browser = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
+    if browser is None:
+        print("no browser: no pictures", file=sys.stderr)
+        return
+    from playwright.sync_api import sync_playwright
+
+    target.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "loopwright.console.app", "--port", str(port)]
+    console = subprocess.Popen(command, env=os.environ | {"LOOPWRIGHT_PROJECT": str(project)})
+    try:
+        with sync_playwright() as driver:
+            page = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page(
+                viewport={"width": 1360, "height": 900}
+            )
+            for name, path in PAGES.items():
+                _open(page, f"http://127.0.0.1:{port}{path}")
+                page.screenshot(path=target / f"{name}.png", full_page=True)
+    finally:
+        console.terminate()
+        console.wait(20)
+
+
+def _open(page: Any, address: str) -> None:
+    for _ in range(60):
+        with contextlib.suppress(Exception):
+            page.goto(address)
+            break
+        time.sleep(0.5)
+    page.wait_for_timeout(4000)
+
+
 def main() -> None:
     """Replay twice and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -115,7 +155,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path)
     options = parser.parse_args()
     if not options.data.is_file():
-        sys.exit(f"There is no {options.data}: this bench needs the hourly bike sharing data, see docs/benchmarks.md")
+        sys.exit(
+            f"There is no {options.data}: this bench needs the hourly bike sharing data, see docs/benchmarks.md"
+        )
     rows = read(options.data)
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -81,7 +81,9 @@ def run(rows: int = 1_000_000, tries: int = 3) -> dict[str, Any]:
             path = Path(folder) / f"{name}.parquet"
             pq.write_table(table(rows, seed, drifted=drifted), path)
             paths.append(str(path))
-        ours = sorted((_child(sys.executable, "ours", paths) for _ in range(tries)), key=lambda one: one["seconds"])
+        ours = sorted(
+            (_child(sys.executable, "ours", paths) for _ in range(tries)), key=lambda one: one["seconds"]
+        )
         mine = ours[len(ours) // 2]
         theirs = _child(str(python), "evidently", paths) if python else None
     found: dict[str, Any] = {

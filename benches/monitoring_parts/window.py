@@ -51,9 +51,15 @@ mode = "online"
 window = "5m"
 """
 LENGTH = timedelta(minutes=5)
-NAMES = [*(f"n{place:02}" for place in range(NUMERIC)), *(f"c{place:02}" for place in range(len(CARDINALITIES)))]
+NAMES = [
+    *(f"n{place:02}" for place in range(NUMERIC)),
+    *(f"c{place:02}" for place in range(len(CARDINALITIES))),
+]
 SIGNATURE = Signature(
-    tuple(Column(name, "double" if name[0] == "n" else "string") for name in NAMES), Task.classification, "y", (0, 1)
+    tuple(Column(name, "double" if name[0] == "n" else "string") for name in NAMES),
+    Task.classification,
+    "y",
+    (0, 1),
 )
 
 
@@ -142,7 +148,7 @@ def _peer(project: Project, window: Window) -> float:
     with duckdb.connect(":memory:", config={"threads": 2}) as connection:
         began = time.perf_counter()
         connection.execute(
-            f'select {", ".join(averages + distinct)} from read_parquet(?) '
+            f"select {', '.join(averages + distinct)} from read_parquet(?) "
             f'where "at" >= make_timestamptz({micros(window.start)}) and "at" < make_timestamptz({micros(window.end)})',
             [files],
         ).fetchall()

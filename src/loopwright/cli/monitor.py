@@ -1,6 +1,9 @@
 """``loopwright monitor``: what the monitors see, now and in past windows."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
@@ -235,6 +238,17 @@ def _moved(one: Any) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def _counting(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show on standard error how much of a known number of things is done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _bar(value: float, most: float) -> str:
     return "█" * round(_BAR * value / most) if most > 0 else ""
 
@@ -277,6 +291,89 @@ def run(
     console.print(
         f"Judged {len(found)} windows from {when(start)} to {when(end)}; in {fired} something fired. "
         f"Next: loopwright monitor windows {deployment} --since {since} --fired"
+    )
+
+
+@app.command
+def replay(
+    model: str,
+    source: str,
+    /,
+    *,
+    time: Annotated[str, Parameter(help="The column of the moments the rows came at; UTC without a zone.")],
+    into: Annotated[Path, Parameter(help="A new folder for what is found; it becomes a project of its own.")],
+    version: Annotated[int | None, Parameter(help="The model's version; the newest by default.")] = None,
+    target: Annotated[
+        str | None, Parameter(help="The column of the truth; the model's target by default.")
+    ] = None,
+    entity: Annotated[str | None, Parameter(help="The column that says who a row is about.")] = None,
+    label_delay: Annotated[str, Parameter(help="How long after its row a label came, such as '2h'.")] = "0s",
+    window: Annotated[
+        str | None, Parameter(help="The length of a window; the declared one by default.")
+    ] = None,
+    common: Common = COMMON,
+) -> None:
+    """Try the monitors of a model out on rows of the past, in their own time.
+
+    The rows of a table are predicted, labelled and judged as if they came now, with
+    the monitor that loopwright.toml declares: which windows would have alarmed, and
+    why. Nothing of the project changes.
+
+    For example:
+
+        loopwright monitor replay demand history.parquet --time hour --label-delay 2h --into /tmp/replay
+        loopwright up --project /tmp/replay        # look at it on the pages
+    """
+    import pyarrow as pa
+
+    from loopwright import registry
+    from loopwright.config import parse_duration
+    from loopwright.errors import InvalidInput, NotFound
+    from loopwright.lineage.sources import read_source
+    from loopwright.monitor.replay import replay as run_replay
+
+    project = common.open()
+    try:
+        delay = parse_duration(label_delay) if label_delay != "0s" else timedelta(0)
+        length = parse_duration(window) if window else None
+    except ValueError as error:
+        raise InvalidInput(f"{error}.") from error
+    known = [one.version for one in registry.versions(project, model)]
+    if not known or (version is not None and version not in known):
+        raise NotFound.among("version", f"{model}/{version or 1}", [f"{model}/{one}" for one in known])
+    table = read_source(project, source).table
+    if not isinstance(table, pa.Table):
+        table = pa.Table.from_pandas(table, preserve_index=False)
+    with _counting("judging windows", quiet=common.json) as progress:
+        found = run_replay(
+            project,
+            model,
+            version or max(known),
+            table,
+            time=time,
+            into=into,
+            target=target,
+            entity=entity,
+            label_delay=delay,
+            window=length,
+            progress=progress,
+        )
+    if common.json:
+        emit(found)
+        return
+    emit_table(
+        "",
+        [
+            {"since": one.since, "check": one.check, "of": escape(one.subject), "what": escape(one.message)}
+            for one in found.alerts
+        ],
+        empty="No alert.",
+    )
+    fired = len({signal.window.start for signal in found.fired})
+    console.print(
+        f"{len(found.alerts)} alerts; something fired in {fired} of {len({one.window.start for one in found.windows})} "
+        f"windows. Look at them: loopwright up --project {into}",
+        markup=False,
     )
 
 

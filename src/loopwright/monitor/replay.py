@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,10 @@ from loopwright.records import (
     Variant,
     Window,
 )
+from loopwright.registry.columns import arrays_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["DEPLOYMENT", "Replayed", "replay"]
 
@@ -64,36 +68,37 @@ def replay(
     project: Project,
     model: str,
     version: int,
-    columns: Mapping[str, NDArray[Any]],
-    at: NDArray[np.datetime64],
-    actual: NDArray[Any] | None,
+    table: pa.Table,
     *,
+    time: str,
     into: Path,
+    target: str | None = None,
+    entity: str | None = None,
     label_delay: timedelta = timedelta(0),
     window: timedelta | None = None,
-    entity: NDArray[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Replayed:
-    """Predict, label and judge rows of the past in their own time.
+    """Predict, label and judge the rows of a table in their own time.
 
     Parameters
     ----------
     project, model, version
         A version, and the monitor that is declared for its model.
-    columns
-        The inputs, one array of shape (n,) each.
-    at
-        When each row came, shape (n,), UTC; in any order.
-    actual
-        What turned out to be true of each row, shape (n,); None leaves all without labels.
+    table
+        The inputs, the moment of each row and what turned out to be true of it; rows in any order.
+    time
+        The column of the moments, UTC where they name no zone.
     into
         A folder that is not there yet; it becomes a project with what was found.
+    target
+        The column of the truth, by default the model's target; a row without one gets no label, and so do all rows when
+        there is no such column.
+    entity
+        The column that says who a row is about.
     label_delay
         How long after its row a label arrives.
     window
         The length of a window, in place of the declared one.
-    entity
-        Who each row is about, shape (n,).
     progress
         Called with the number of windows done and of all.
 
@@ -104,39 +109,67 @@ def replay(
     InvalidInput
         There is no row, or a row has no time.
     NotFound
-        There is no such version, or an input is not in `columns`.
+        There is no such version or column.
+    SchemaMismatch
+        An input is absent, or not of the type that the model takes.
     """
-    n = len(at)
-    if not n or bool(np.isnat(at).any()):
-        raise InvalidInput(
-            f"{int(np.isnat(at).sum())} of {n} rows have no time.", valid="Each row needs the moment it came."
-        )
     if into.exists():
         raise Conflict(f"{into} is there already.", hint=f"give another folder, or delete it: rm -r {into}")
-    made = _folder(project, model, version, into, label_delay, window)
-    scorer = scoring.load(made.scorer(model, version))
+    at_us = _moments(table, time)
+    prepared = scoring.prepare(project, model, version)
+    scorer = scoring.load(prepared)
     try:
-        lacking = [one.name for one in scorer.signature.inputs if one.required and one.name not in columns]
-        if lacking:
-            raise NotFound.among("input", lacking[0], sorted(columns), hint="rename the columns of the table")
-        order = np.argsort(at, kind="stable")
+        columns = arrays_of(table, scorer.signature.inputs)
+        truth = target or project.model(model).target
+        if target is not None and target not in table.column_names:
+            raise NotFound.among("column", target, table.column_names)
+        actual = table[truth].to_pylist() if truth in table.column_names else [None] * len(at_us)
+        whose = None if entity is None else _column(table, entity).to_pylist()
+        order = np.argsort(at_us, kind="stable")
         rows = _Rows(
             {name: values[order] for name, values in columns.items()},
-            at[order].astype("datetime64[us]").astype(np.int64),
-            None if actual is None else actual[order],
-            None if entity is None else entity[order],
+            at_us[order],
+            [actual[place] for place in order.tolist()],
+            None if whose is None else [str(whose[place]) for place in order.tolist()],
         )
+        made = _folder(project, model, prepared, into, label_delay, window)
         return _run(made, scorer, model, version, rows, label_delay, progress)
     finally:
         scorer.close()
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise NotFound.among("column", name, table.column_names)
+    return table[name]
+
+
+def _moments(table: pa.Table, time: str) -> NDArray[np.int64]:
+    """Return the moment of each row in microseconds since 1970."""
+    import pyarrow as pa
+
+    given = _column(table, time)
+    try:
+        moments = given.cast(pa.timestamp("us", tz=getattr(given.type, "tz", None)), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InvalidInput(
+            f"The column {time!r} of type {given.type} holds no moments: {error}.",
+            valid="Timestamps, dates, or texts such as 2026-01-31 12:00:00.",
+        ) from error
+    if not len(moments) or moments.null_count:
+        raise InvalidInput(
+            f"{moments.null_count} of {len(moments)} rows have no time.",
+            valid="Each row needs the moment it came.",
+        )
+    return np.array(moments.cast(pa.int64()).to_pylist(), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
     columns: dict[str, NDArray[Any]]
     at_us: NDArray[np.int64]
-    actual: NDArray[Any] | None
-    entity: NDArray[Any] | None
+    actual: list[Any]
+    entity: list[str] | None
 
 
 def _run(
@@ -211,7 +244,7 @@ class _Writer:
                 version=self._version,
                 variant="champion",
                 propensity=1.0,
-                entity=None if rows.entity is None else [str(one) for one in rows.entity[first:last]],
+                entity=None if rows.entity is None else rows.entity[first:last],
                 latency_ms=np.zeros(n, np.float32),
                 inputs=part,
                 prediction=scores.prediction,
@@ -221,16 +254,11 @@ class _Writer:
         self._written += ids
 
     def _label(self, first: int, last: int) -> None:
-        actual = self._rows.actual
-        if actual is None:
-            return
         for place in range(first, last):
-            at_us = int(self._rows.at_us[place])
-            value = actual[place].item() if isinstance(actual[place], np.generic) else actual[place]
-            if value is None or value != value:
-                continue
-            at = moment(at_us)
-            self._labels.append([Label(self._written[place], value, at)], received=at + self._delay)
+            value = self._rows.actual[place]
+            if value is not None and value == value:
+                at = moment(int(self._rows.at_us[place]))
+                self._labels.append([Label(self._written[place], value, at)], received=at + self._delay)
         self._labelled = max(first, last)
 
 
@@ -262,13 +290,12 @@ def _found(ledger: Ledger, folder: Path) -> Replayed:
 def _folder(
     project: Project,
     model: str,
-    version: int,
+    prepared: Path,
     into: Path,
     label_delay: timedelta,
     window: timedelta | None,
 ) -> Project:
     """Make the project of a replay, with the monitor as it is declared and the prepared version."""
-    prepared = scoring.prepare(project, model, version)
     declared = project.config
     monitor = _plain(declared.monitor[model]) if model in declared.monitor else {}
     performance = monitor.get("performance", {})
@@ -278,7 +305,7 @@ def _folder(
     }
     monitor.pop("retrain_on", None)
     monitor |= {"window": _span(window)} if window else {}
-    config = {
+    config: dict[str, dict[str, Any]] = {
         "project": {"name": f"{project.name} replay"},
         "model": {model: {"target": project.model(model).target}},
         "deployment": {DEPLOYMENT: {"model": model, "mode": "online"}},
@@ -287,7 +314,7 @@ def _folder(
     into.mkdir(parents=True)
     (into / FILE).write_text(_toml(config), encoding="utf-8")
     made = Project(into)
-    folder = made.scorer(model, version)
+    folder = made.scorer(model, int(prepared.name))
     folder.parent.mkdir(parents=True)
     shutil.copytree(prepared, folder)
     return made
