@@ -56,7 +56,18 @@ def test_answers_are_the_same_over_postgresql(tmp_path: Path, monkeypatch: pytes
 
 
 #: What differs between two projects that were written one after the other.
-MOMENTS = {"at", "changed", "created", "until", "silenced_until", "window_age_s", "id", "log", "first", "last"}
+MOMENTS = {
+    "at",
+    "changed",
+    "created",
+    "until",
+    "silenced_until",
+    "window_age_s",
+    "id",
+    "log",
+    "first",
+    "last",
+}
 
 
 def steady(value: Any) -> Any:
