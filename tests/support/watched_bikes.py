@@ -346,4 +346,4 @@ def _predict(project: Project, end: datetime, rows: int, random: np.random.Gener
 
 
 if __name__ == "__main__":
-    watched(Path(sys.argv[1]), extra=int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    watched(Path(sys.argv[1]), extra=int(sys.argv[2]) if len(sys.argv) > 2 else 0, rows=20_000)
