@@ -585,6 +585,13 @@ class LabelSourceConfig(_Section):
         return self
 
 
+def _check_store(value: str) -> str:
+    scheme, found, rest = value.partition("://")
+    if found and (scheme != "s3" or not rest.strip("/")):
+        raise ValueError(f"{value!r} is no store: write a folder, or 's3://bucket/prefix'")
+    return value
+
+
 class StoreConfig(_Section):
     """`[log]`: where sealed segments of the prediction log lie, and for how long.
 
@@ -592,7 +599,7 @@ class StoreConfig(_Section):
     machine of a store elsewhere. `keep` is the age at which segments are deleted; without, never.
     """
 
-    store: str = ""
+    store: Annotated[str, AfterValidator(_check_store)] = ""
     cache: Size = 10 * 1000**3
     keep: Duration | None = None
 

@@ -75,13 +75,21 @@ def bucket() -> Iterator[pafs.S3FileSystem]:
 Open = Callable[[str], Project]
 
 
-@pytest.fixture(params=["own", "folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["own", "folder", "another disk", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Return what `[log] store` says, each time another place."""
+    name = f"team-{os.getpid()}-{next(_numbers)}"
     if request.param == "s3":
         request.getfixturevalue("bucket")
-        return f"s3://logs/team-{os.getpid()}-{next(_numbers)}"
-    return "" if request.param == "own" else str(tmp_path / "elsewhere")
+        yield f"s3://logs/{name}"
+    elif request.param == "another disk":
+        memory = Path("/dev/shm")
+        if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("there is no second file system at /dev/shm")
+        yield str(memory / name)
+        shutil.rmtree(memory / name, ignore_errors=True)
+    else:
+        yield "" if request.param == "own" else str(tmp_path / "elsewhere")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -391,3 +399,10 @@ def test_setting_a_store_moves_what_was_sealed_before(bucket: pafs.S3FileSystem,
         assert _ids(project) == sorted(ids)
     assert list(project.predictions.rglob("*.parquet")) == []
     ledger.close()
+
+
+@pytest.mark.parametrize("store", ["gs://bucket/log", "s3://", "https://example.org/log"])
+def test_a_store_that_is_none_is_refused(tmp_path: Path, store: str) -> None:
+    """Before any folder of such a name is made."""
+    with pytest.raises(InvalidConfig, match="is no store: write a folder, or 's3://bucket/prefix'"):
+        _machine(tmp_path / "one", store)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from loopwright.errors import Conflict, Damaged
+from loopwright.errors import Conflict, Damaged, Unavailable
 from loopwright.predictions import files
 from loopwright.predictions.files import LogFolder, Segment, day_name, merged_stem, now_us
 from loopwright.predictions.quarantine import set_aside
@@ -47,7 +47,9 @@ FEW = 8
 SIZES = (1 << 14, 1 << 17, FULL_ROWS // 2)
 #: When nothing was sealed for a day that is over for so long, its last segments are merged however few they are.
 QUIET_US = 3600 * 1_000_000
-_BATCH = 65_536
+#: What sorting may take, tried in this order. It is little, because the controller merges beside all else it does.
+_MEMORY = ("128MB", "512MB", "2GB")
+_BATCH = 32_768
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +160,8 @@ def compact(
                     with contextlib.suppress(Conflict):
                         done.append((rewrite(folder, same, counted=counted), same))
                         rows += done[-1][0].rows
+    if done:
+        pa.default_memory_pool().release_unused()
     return done
 
 
@@ -215,9 +219,7 @@ def rewrite(
     temporary = folder.root / f".{files.new_stem()}.tmp"
     schema = read_schema(segments[0].path).remove_metadata()
     try:
-        with _sorted(segments, schema, where) as batches:
-            made = write_segment(temporary, batches, schema)
-        assert made is not None
+        made = _written(temporary, segments, schema, where)
         expected = sum(one.rows for one in segments)
         written = read_metadata(temporary).num_rows
         if written != made.rows or (where == "true" and written != expected):
@@ -236,15 +238,39 @@ def rewrite(
         temporary.unlink(missing_ok=True)
 
 
+def _written(path: Path, segments: Sequence[Segment], schema: Any, where: str) -> Segment:
+    """Write the rows of segments to a file; with more memory where that is not enough, as for hundreds of columns."""
+    import duckdb
+
+    for memory in _MEMORY:
+        try:
+            with _sorted(segments, schema, where, memory) as batches:
+                made = write_segment(path, batches, schema)
+            assert made is not None
+            return made
+        except duckdb.OutOfMemoryException as error:
+            refused: Exception = error
+        except duckdb.Error as error:
+            refused = error
+            break
+    raise Unavailable(
+        f"{len(segments)} segments could not be merged: {' '.join(str(refused).split())[:300]}",
+        valid="They stay as they are.",
+        hint="loopwright prediction repair",
+    ) from refused
+
+
 @contextlib.contextmanager
-def _sorted(segments: Sequence[Segment], schema: Any, where: str) -> Iterator[Iterator[Any]]:
+def _sorted(
+    segments: Sequence[Segment], schema: Any, where: str, memory: str = _MEMORY[0]
+) -> Iterator[Iterator[Any]]:
     """Give the rows of segments in the order of time, as batches; what does not fit into memory waits on disk."""
     import duckdb
 
     spill = Path(tempfile.gettempdir()) / f"loopwright-duckdb-{secrets.token_hex(8)}"
     settings = {
-        "threads": 2,
-        "memory_limit": "512MB",
+        "threads": 1,
+        "memory_limit": memory,
         "temp_directory": str(spill),
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",

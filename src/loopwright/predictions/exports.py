@@ -14,7 +14,7 @@ import msgspec
 import pyarrow as pa
 
 from loopwright.errors import Conflict, Denied, InvalidInput, listing
-from loopwright.predictions.columns import rows_of
+from loopwright.predictions.columns import rows_of, strings
 from loopwright.predictions.frames import PredictionFrame
 from loopwright.predictions.snapshots import steady
 
@@ -152,8 +152,7 @@ def _flat_type(kind: Any) -> Any:
 def _flat(batch: Any, schema: Any) -> Any:
     """Return a batch with lists as JSON text, which is all that CSV has for them."""
     arrays = [
-        column if not pa.types.is_nested(column.type) else pa.array(_texts(column), pa.string())
-        for column in batch.columns
+        column if not pa.types.is_nested(column.type) else strings(_texts(column)) for column in batch.columns
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 

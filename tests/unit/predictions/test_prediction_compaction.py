@@ -403,3 +403,21 @@ def test_sealing_again_and_again_waits_longer(project: Project, monkeypatch: pyt
     assert PredictionStore(project).count() == 1
     log.close()
     assert [segment.rows for segment in folder.segments()] == [1]
+
+
+def test_merging_takes_more_memory_only_where_it_must(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the first limit is too low the next one is tried; where all are, the segments stay and it is said."""
+    from loopwright.predictions import compaction
+
+    ids = _segments(project, 3, 20_000)
+    folder = _folder(project)
+    monkeypatch.setattr(compaction, "_MEMORY", ("2MB", "3MB"))
+    with pytest.raises(Unavailable, match="3 segments could not be merged: Out of Memory"):
+        rewrite(folder, folder.segments())
+    assert len(folder.segments()) == 3
+    monkeypatch.setattr(compaction, "_MEMORY", ("2MB", "512MB"))
+    rewrite(folder, folder.segments())
+    assert [segment.rows for segment in folder.segments()] == [60_000]
+    assert _ids(project) == sorted(ids)
