@@ -127,7 +127,7 @@ def test_a_deployment_is_shown_with_what_serves_and_why(project: Project, run: R
     assert facts["level"]["availability"]["target"] == 0.999
     assert len(facts["level_words"]) == 2
     assert facts["refused"] == {"9": "wine/9 is damaged."}
-    assert facts["log"] == {"sample": 0.5, "drop": ["hue"], "hash": ["entity"]}
+    assert facts["log"] == {"sample": 0.5, "drop": ["hue"], "hash": ["entity"], "keep": None}
     assert facts["slo"]["latency"] == 0.02
     assert facts["limits"]["queue_rows"] == 50_000
     assert (facts["entity"], facts["key_needed"], facts["ask"]) == ("user", False, {})
