@@ -28,6 +28,15 @@ import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+import loopwright as lw
+from loopwright import scoring
+from loopwright.monitor.replay import Replayed, replay
+from loopwright.supervisor import control
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "bike_sharing_hour.csv"
 FEATURES = ["season", "hr", "holiday", "weekday", "workingday", "weathersit", "temp", "hum", "windspeed"]
@@ -53,48 +62,28 @@ def read(path: Path) -> pd.DataFrame:
     return rows.sort_values("at", ignore_index=True)
 
 
-def replayed(rows: pd.DataFrame, folder: Path) -> Any:
-    """Train on the first half, replay the second, and return what the monitors said."""
-    from sklearn.compose import make_column_transformer
-    from sklearn.ensemble import RandomForestRegressor
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OrdinalEncoder
-
-    import loopwright as lw
-    from loopwright import scoring
-    from loopwright.monitor.replay import replay
-    from loopwright.supervisor import control
-
-    half = len(rows) // 2
-    train, rest = rows.iloc[:half], rows.iloc[half:]
-    folder.mkdir()
-    (folder / "loopwright.toml").write_text(TOML, encoding="utf-8")
-    project = lw.Project(folder)
+def trained(project: lw.Project, rows: pd.DataFrame) -> int:
+    """Train on the first half, register the model, and return its version, ready to score."""
+    half = rows.iloc[: len(rows) // 2]
     # Held out from the first half, so that the limit is of rows the model has not seen.
-    kept = np.random.default_rng(0).random(half) < 0.8
+    kept = np.random.default_rng(0).random(len(half)) < 0.8
     model = make_pipeline(
         make_column_transformer((OrdinalEncoder(), ["season"]), remainder="passthrough"),
         RandomForestRegressor(100, min_samples_leaf=3, random_state=0, n_jobs=1),
     )
-    model.fit(train.loc[kept, FEATURES], train.loc[kept, TARGET])
-    held = train.loc[~kept]
+    model.fit(half.loc[kept, FEATURES], half.loc[kept, TARGET])
+    held = half.loc[~kept]
     rmse = float(np.sqrt(((model.predict(held[FEATURES]) - held[TARGET]) ** 2).mean()))
-    try:
-        version = lw.register(
-            "bikes", model, train[[*FEATURES, TARGET]], project=project, metrics={"rmse": rmse}
-        )
-        scoring.prepare(project, "bikes", version.version)
-    finally:
-        control.down(project)  # the local server, which registering started
-    return replay(
-        project,
-        "bikes",
-        version.version,
-        pa.Table.from_pandas(rest[["at", *FEATURES, TARGET]], preserve_index=False),
-        time="at",
-        into=folder / "replay",
-        label_delay=DELAY,
-    )
+    made = lw.register("bikes", model, half[[*FEATURES, TARGET]], project=project, metrics={"rmse": rmse})
+    scoring.prepare(project, "bikes", made.version)
+    return made.version
+
+
+def replayed(project: lw.Project, version: int, rows: pd.DataFrame, into: Path) -> Replayed:
+    """Replay the second half, and return what the monitors said."""
+    rest = rows.iloc[len(rows) // 2 :]
+    table = pa.Table.from_pandas(rest[["at", *FEATURES, TARGET]], preserve_index=False)
+    return replay(project, "bikes", version, table, time="at", into=into, label_delay=DELAY)
 
 
 def shuffled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -104,7 +93,7 @@ def shuffled(rows: pd.DataFrame) -> pd.DataFrame:
     return mixed
 
 
-def show(name: str, found: Any) -> dict[str, Any]:
+def show(name: str, found: Replayed) -> dict[str, Any]:
     """Print the alerts of a replay and return its counts."""
     table = Table(title=f"{name}: {len(found.alerts)} alerts", show_lines=False)
     for heading in ("since", "check", "of", "what"):
@@ -169,12 +158,19 @@ def main() -> None:
     rows = read(options.data)
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, table in (("as it came", rows), ("shuffled", shuffled(rows))):
-            place = Path(folder) / name.replace(" ", "-")
-            found = replayed(table, place)
+        (Path(folder) / "loopwright.toml").write_text(TOML, encoding="utf-8")
+        project = lw.Project(folder)
+        tables = {"as it came": rows, "shuffled": shuffled(rows)}
+        try:
+            versions = [trained(project, table) for table in tables.values()]
+        finally:
+            control.down(project)  # the local server, which registering started
+        for (name, table), version in zip(tables.items(), versions, strict=True):
+            mark = name.replace(" ", "-")
+            found = replayed(project, version, table, Path(folder) / mark)
             figures[name.replace(" ", "_")] = show(name, found)
             if options.pictures:
-                pictures(found.folder, options.pictures / f"replay-{name.replace(' ', '-')}")
+                pictures(found.folder, options.pictures / f"replay-{mark}")
     print(json.dumps(figures))
 
 

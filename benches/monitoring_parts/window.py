@@ -83,7 +83,7 @@ def run(rows: int = 1_000_000, tries: int = 5) -> dict[str, Any]:
         ledger, store = Ledger.open(project), PredictionStore(project)
         ours, peer, judged = [], [], []
         for number in range(tries):
-            until = end - (number + 1) * LENGTH
+            until = end - (tries - number) * LENGTH  # forwards, as time goes
             window = Window(until - LENGTH, until)
             _seen(ledger, until - LENGTH, rows // 20)
             began = time.perf_counter()
