@@ -173,7 +173,7 @@ def performance_note(view: Monitored) -> Html:
             el(
                 "span",
                 el("i.waiting"),
-                f"{_windows(late)} wait{'s' if late == 1 else ''} for labels and alarm nobody",
+                f"{_windows(late)} {'waits' if late == 1 else 'wait'} for labels; until then nobody is alarmed",
             )
         )
     if lost:
