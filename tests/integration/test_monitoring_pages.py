@@ -59,7 +59,7 @@ def test_a_model_with_many_features_and_segments_fits(
         summary.click()
     text = visit.text("revenue: the table fares is not there")
     for said in (
-        "3 windows wait for labels and alarm nobody",
+        "3 windows wait for labels; until then nobody is alarmed",
         "fired: 3 of 500 inputs",
         "target: at most 0.08 of hours",
         "target: at least 120 EUR",

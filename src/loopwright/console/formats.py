@@ -22,8 +22,10 @@ class Reader:
         return moment.astimezone(_zone(self.zone)).strftime("%H:%M:%S")
 
     def stamp(self, moment: datetime) -> str:
-        """Write day and minute in the reader's zone."""
-        return moment.astimezone(_zone(self.zone)).strftime("%m-%d %H:%M")
+        """Write day and minute in the reader's zone; the year as well where it is another one."""
+        here = moment.astimezone(_zone(self.zone))
+        this_year = here.year == datetime.now(here.tzinfo).year
+        return here.strftime("%m-%d %H:%M" if this_year else "%Y-%m-%d %H:%M")
 
     def date(self, moment: datetime) -> str:
         """Write date and time in the reader's zone."""

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from loopwright.errors import NotFound
 from loopwright.monitor.base import ALL, Segment
 from loopwright.monitor.blocks import Block, Plan
-from loopwright.monitor.data import MISSING, only_value
+from loopwright.monitor.data import only_value
 from loopwright.monitor.metrics import Labelled
 from loopwright.predictions import columns as arrow
 from loopwright.predictions.schema import INPUT
 from loopwright.records import Scalar
+from loopwright.registry.column_profile import MISSING
 
 __all__ = ["ArrayWindow"]
 

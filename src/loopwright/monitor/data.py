@@ -20,11 +20,10 @@ from loopwright.predictions.columns import booleans
 from loopwright.predictions.schema import INPUT
 from loopwright.predictions.sql import View, text
 from loopwright.records import Scalar, Window
+from loopwright.registry.column_profile import MISSING
 
-__all__ = ["MISSING", "MOST_ROWS", "LoggedWindow", "only_value"]
+__all__ = ["MOST_ROWS", "LoggedWindow", "only_value"]
 
-#: What the segment of the rows is called that have no value in the segment's column.
-MISSING = "(missing)"
 #: A window of more rows is counted in batches, and its single values are those of a sample of about so many rows.
 MOST_ROWS = 2_000_000
 #: Columns beside the inputs whose values are a part of a row that can be watched apart.

@@ -14,7 +14,7 @@ from loopwright.errors import InvalidInput, NotFound
 from loopwright.monitor.arrays import ArrayWindow
 from loopwright.monitor.base import ALL, Segment
 from loopwright.monitor.blocks import Plan
-from loopwright.monitor.data import MISSING, LoggedWindow
+from loopwright.monitor.data import LoggedWindow
 from loopwright.predictions import PredictionStore
 from loopwright.records import Window
 
@@ -225,6 +225,7 @@ from loopwright.monitor.data import LoggedWindow
 from loopwright.predictions import PredictionStore
 from loopwright.records import Window
 from loopwright.registry.profile import read_profile
+from loopwright.registry.column_profile import MISSING
 from datetime import UTC, datetime, timedelta
 project = Project(sys.argv[1])
 plan = Plan.of(read_profile(project.scorer("shop", 1) / "profile.json"))
