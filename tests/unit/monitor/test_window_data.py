@@ -17,6 +17,7 @@ from loopwright.monitor.blocks import Plan
 from loopwright.monitor.data import LoggedWindow
 from loopwright.predictions import PredictionStore
 from loopwright.records import Window
+from loopwright.registry.column_profile import MISSING
 
 WINDOW = Window(START, START + HOUR)
 
