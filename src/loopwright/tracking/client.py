@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from loopwright import parts
@@ -43,6 +43,20 @@ def _own(project: Project) -> Any:
 
 def _call(project: Project, path: str, body: dict[str, Any]) -> dict[str, Any]:
     return rest.call(project, "POST", path, body)
+
+
+def _twice(call: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """Make a call that may be repeated, and repeat it when its answer broke off in the middle.
+
+    MLflow's client waits for a server that is started again, but not for one that was killed between the head and the
+    body of an answer.
+    """
+    try:
+        call(*args, **options)
+    except Exception as error:
+        if "Connection broken" not in str(error):
+            raise
+        call(*args, **options)
 
 
 def _refusal(error: Any, what: str) -> Exception:
@@ -153,7 +167,8 @@ def log(
     from mlflow.exceptions import MlflowException
 
     try:
-        client.log_batch(
+        _twice(
+            client.log_batch,
             run_id,
             params=[Param(key, value) for key, value in params.items()],
             tags=[RunTag(key, value) for key, value in tags.items()],
@@ -213,6 +228,6 @@ def end_run(project: Project, run_id: str, status: Status) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        client.set_terminated(run_id, status)
+        _twice(client.set_terminated, run_id, status)
     except MlflowException as error:
         raise _refusal(error, f"MLflow does not end the run {run_id}") from error
