@@ -30,10 +30,9 @@ from loopwright.config import Project
 from loopwright.ledger import Ledger
 from loopwright.ledger.schema import signals, windows
 from loopwright.monitor.live import Follower
-from loopwright.monitor.results import micros
 from loopwright.predictions import Ids, PredictionLog, Predictions, files
 from loopwright.predictions.seal import write_segment
-from loopwright.records import Column, Deployment, Mode, ModelVersion, Signature, Task, Variant
+from loopwright.records import Column, Deployment, Mode, ModelVersion, Signature, Task, Variant, micros
 from loopwright.registry.profile import profile_of
 
 __all__ = ["run"]

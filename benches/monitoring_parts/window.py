@@ -19,7 +19,7 @@ import numpy as np
 
 from loopwright.config import Project
 from loopwright.ledger import Ledger
-from loopwright.monitor.results import Results, micros
+from loopwright.monitor.results import Results
 from loopwright.monitor.run import tick
 from loopwright.monitor.windows import floor
 from loopwright.predictions import Ids, PredictionLog, Predictions, PredictionStore
@@ -33,6 +33,7 @@ from loopwright.records import (
     Task,
     Variant,
     Window,
+    micros,
     now,
 )
 from loopwright.registry.profile import profile_of

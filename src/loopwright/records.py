@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -36,6 +36,8 @@ __all__ = [
     "Variant",
     "Verdict",
     "Window",
+    "micros",
+    "moment",
     "now",
 ]
 
@@ -43,11 +45,22 @@ __all__ = [
 ColumnType = Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]
 #: One value of a class label, of a row's field, or of late ground truth.
 Scalar = bool | int | float | str
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def now() -> datetime:
     """Return the present moment, UTC-aware."""
     return datetime.now(UTC)
+
+
+def micros(at: datetime) -> int:
+    """Return a moment in microseconds since 1970 UTC."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment(us: int) -> datetime:
+    """Return the UTC moment of microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=us)
 
 
 class Mode(StrEnum):

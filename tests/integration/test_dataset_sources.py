@@ -11,6 +11,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
+from object_store import object_store
 from one_server import free_port
 from postgres import postgresql
 
@@ -107,29 +108,8 @@ def test_what_is_wrong_in_the_database_is_said(
 @pytest.fixture(scope="module")
 def store() -> Iterator[pafs.S3FileSystem]:
     """Run an S3 server and point the environment at it."""
-    from moto.server import ThreadedMotoServer
-
-    port = free_port()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}"),
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-        ):
-            patch.setenv(name, value)
-        patch.delenv("AWS_PROFILE", raising=False)
-        made = pafs.S3FileSystem(
-            endpoint_override=f"127.0.0.1:{port}",
-            scheme="http",
-            region="us-east-1",
-            allow_bucket_creation=True,
-        )
-        made.create_dir("lake")
+    with object_store("lake") as made:
         yield made
-    server.stop()
 
 
 def test_rows_of_an_object_store(project: Project, store: pafs.S3FileSystem) -> None:

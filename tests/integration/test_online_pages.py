@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from console_visits import open_browser
 from described_deployments import mixed, quantiles
 from four_modes import FILTERS, wine_version
 
@@ -112,14 +113,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Fron
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Return a headless browser."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with open_browser() as opened:
         yield opened
-        opened.close()
 
 
 class Visit:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 import sqlalchemy as sa
+from object_store import object_store
 from one_server import free_port
 from postgres import postgresql
 from prediction_rows import FLOWERS, project_in, rows
@@ -30,7 +31,7 @@ from loopwright.predictions import (
     repair,
 )
 from loopwright.predictions.catalogue import Catalogue, close_shared
-from loopwright.predictions.places import Bucket, s3_settings
+from loopwright.predictions.places import Bucket
 from loopwright.predictions.retention import forget
 from loopwright.records import Label, now
 
@@ -52,24 +53,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[pafs.S3FileSystem]:
     """Run an S3 server with the bucket ``logs``, and point the environment at it."""
-    from moto.server import ThreadedMotoServer
-
-    port = free_port()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}"),
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-        ):
-            patch.setenv(name, value)
-        patch.delenv("AWS_PROFILE", raising=False)
-        made = pafs.S3FileSystem(allow_bucket_creation=True, **s3_settings())
-        made.create_dir("logs")
+    with object_store("logs") as made:
         yield made
-    server.stop()
 
 
 Open = Callable[[str], Project]

@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 
 from loopwright.monitor.base import Context, Phase
 from loopwright.monitor.quality import signal
-from loopwright.monitor.results import moment
-from loopwright.records import Signal
+from loopwright.records import Signal, moment
 
 __all__ = ["FreshnessCheck"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from loopwright.monitor.results import Results, micros
+from loopwright.monitor.results import Results
 from loopwright.predictions import PredictionStore
-from loopwright.records import Judged, Window
+from loopwright.records import Judged, Window, micros
 
 __all__ = ["GROWN", "grown"]
 

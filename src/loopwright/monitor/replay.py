@@ -22,7 +22,7 @@ from loopwright import scoring
 from loopwright.config import FILE, Project
 from loopwright.errors import Conflict, InvalidInput, NotFound
 from loopwright.ledger import Ledger
-from loopwright.monitor.results import Results, micros, moment
+from loopwright.monitor.results import Results
 from loopwright.monitor.run import tick
 from loopwright.monitor.windows import floor
 from loopwright.predictions import Ids, LabelLog, PredictionLog, Predictions, PredictionStore
@@ -37,6 +37,8 @@ from loopwright.records import (
     Signature,
     Variant,
     Window,
+    micros,
+    moment,
 )
 from loopwright.registry.columns import arrays_of
 

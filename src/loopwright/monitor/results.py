@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -17,22 +17,11 @@ import sqlalchemy as sa
 from loopwright.ledger import Ledger
 from loopwright.ledger.schema import signals as _signals
 from loopwright.ledger.schema import windows as _windows
-from loopwright.records import Judged, Signal, Window, now
+from loopwright.records import Judged, Signal, Window, micros, moment, now
 
-__all__ = ["Results", "micros", "moment"]
+__all__ = ["Results"]
 
 Phase = Literal["inputs", "labels"]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def micros(at: datetime) -> int:
-    """Return a moment in microseconds since 1970 UTC."""
-    return (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def moment(us: int) -> datetime:
-    """Return the UTC moment of microseconds since 1970."""
-    return _EPOCH + timedelta(microseconds=us)
 
 
 class Results:

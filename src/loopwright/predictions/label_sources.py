@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from loopwright.config import Project
 from loopwright.predictions import columns, files, label_join
-from loopwright.predictions.labels import LabelLog, micros, written
+from loopwright.predictions.labels import LabelLog, written
 from loopwright.predictions.schema import TIME, table_schema
 from loopwright.predictions.snapshots import Snapshot, read_snapshot
 from loopwright.predictions.sql import EntityLabels, Selection, View, text
-from loopwright.records import Label
+from loopwright.records import Label, micros
 
 __all__ = ["only_new"]
 

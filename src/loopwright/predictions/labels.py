@@ -25,7 +25,7 @@ from loopwright.predictions.files import now_us
 from loopwright.predictions.privacy import entity_hash
 from loopwright.predictions.rolling import Durability, RollingLog
 from loopwright.predictions.schema import TIME
-from loopwright.records import Label, Scalar
+from loopwright.records import Label, Scalar, micros
 
 __all__ = [
     "ENTITY_LABELS",
@@ -219,11 +219,6 @@ class LabelLog:
         ]
         batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
         log.append(kind, schema, batch.serialize(), len(places))
-
-
-def micros(moment: datetime) -> int:
-    """Return a moment in microseconds since 1970 UTC."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _who(label: Label) -> str:

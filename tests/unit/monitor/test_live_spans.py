@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from loopwright.monitor.live.spans import DAY_S, HOUR_S, MINUTE_S, cover, horizon_us
-from loopwright.monitor.results import micros
+from loopwright.records import micros
 
 MINUTE_US = 60_000_000
 #: Moments around some weeks of 2026, and before 1970.

@@ -311,8 +311,9 @@ def test_label_files_of_an_earlier_release_are_read(tmp_path: Path) -> None:
     """They have no column that says where a label came from; beside those that have, and alone."""
     import pyarrow as pa
 
-    from loopwright.predictions.labels import LABELS, micros
+    from loopwright.predictions.labels import LABELS
     from loopwright.predictions.rolling import RollingLog
+    from loopwright.records import micros
 
     project = project_with(tmp_path)
     first, second = predict(project, [("a", 0), ("a", 1)])

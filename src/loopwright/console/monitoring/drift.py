@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from loopwright.console.monitoring.source import INPUTS, WINDOWS, Source, Span
 from loopwright.console.monitoring.views import DriftCell, DriftedFeature, DriftMap, Found
 from loopwright.ledger.schema import signals
-from loopwright.monitor.results import micros, moment
+from loopwright.records import micros, moment
 
 __all__ = ["DriftOf", "ratio"]
 

@@ -25,7 +25,7 @@ from loopwright.console.monitoring.views import (
 from loopwright.errors import LoopwrightError, NotFound
 from loopwright.monitor.blocks import ColumnCounts, Plan
 from loopwright.monitor.live.comparing import Feature, bars, feature_of
-from loopwright.monitor.results import moment
+from loopwright.records import moment
 from loopwright.registry.column_profile import ColumnProfile
 from loopwright.registry.profile import Profile, read_profile
 

@@ -19,7 +19,7 @@ from loopwright.console.monitoring.performance import (
 from loopwright.console.monitoring.quality import QualityOf, failed, others
 from loopwright.console.monitoring.source import LABELS, Source
 from loopwright.console.monitoring.views import Marker, Monitored
-from loopwright.monitor.results import moment
+from loopwright.records import moment
 
 __all__ = ["MonitoredOf"]
 

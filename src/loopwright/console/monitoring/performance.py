@@ -20,7 +20,7 @@ from loopwright.console.monitoring.views import (
     SegmentLine,
     Segments,
 )
-from loopwright.monitor.results import moment
+from loopwright.records import moment
 
 __all__ = ["CalibrationOf", "EstimatedOf", "KpisOf", "LabelsOf", "PerformanceOf", "SegmentsOf"]
 

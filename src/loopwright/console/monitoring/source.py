@@ -18,9 +18,9 @@ from loopwright.console.monitoring.views import Found, WindowLine
 from loopwright.ledger import Ledger
 from loopwright.ledger.schema import signals, windows
 from loopwright.monitor.live import LiveNumbers
-from loopwright.monitor.results import Phase, micros, moment
+from loopwright.monitor.results import Phase
 from loopwright.predictions import PredictionStore
-from loopwright.records import Deployment, ModelVersion, Signature
+from loopwright.records import Deployment, ModelVersion, Signature, micros, moment
 
 __all__ = [
     "INPUTS",

@@ -14,7 +14,7 @@ from loopwright.console.monitoring.source import INPUTS, LABELS, Source, found_o
 from loopwright.console.monitoring.views import Found, WindowFound, WindowPage
 from loopwright.errors import InvalidInput, NotFound
 from loopwright.ledger.schema import signals, windows
-from loopwright.monitor.results import micros, moment
+from loopwright.records import micros, moment
 
 __all__ = ["WindowOf", "WindowsOf", "parsed"]
 

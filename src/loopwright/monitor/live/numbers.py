@@ -15,8 +15,7 @@ from loopwright.monitor.live.kept import Kept, Stored
 from loopwright.monitor.live.plans import Plans, model_of
 from loopwright.monitor.live.rebuilding import Progress, progress
 from loopwright.monitor.live.spans import DAY_S, HOUR_S, MINUTE_S, SPANS_S, Piece, cover, horizon_us
-from loopwright.monitor.results import micros, moment
-from loopwright.records import now
+from loopwright.records import micros, moment, now
 
 __all__ = ["FeatureDetail", "LiveNumbers", "Point"]
 

@@ -8,7 +8,7 @@ from loopwright.config import Project
 from loopwright.ledger import Ledger
 from loopwright.monitor.live.kept import Kept
 from loopwright.monitor.live.spans import DAY_S, HOUR_S, MINUTE_S, horizon_us
-from loopwright.monitor.results import micros
+from loopwright.records import micros
 
 __all__ = ["roll_up"]
 

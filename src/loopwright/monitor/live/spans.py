@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from loopwright.monitor.results import micros
+from loopwright.records import micros
 
 __all__ = ["DAY_S", "HOUR_S", "MINUTE_S", "SPANS_S", "Piece", "cover", "horizon_us"]
 
